@@ -1,0 +1,26 @@
+"""Corpora: the worlds, what is seen, held out and true in them, and the data tensor."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tc_sweeps.config import World
+from tc_sweeps.corpus.corpus import Corpus
+from tc_sweeps.corpus.kinships import kinships_corpus
+from tc_sweeps.corpus.pykeen import pykeen_corpus
+from tc_sweeps.corpus.random import random_corpus
+from tc_sweeps.corpus.tensor import Consistency, DataTensor, consistency
+from tc_sweeps.corpus.triples import triples_corpus
+
+__all__ = ["Consistency", "Corpus", "DataTensor", "build_corpus", "consistency"]
+
+_BUILDERS: dict[str, Callable[[Any], Corpus]] = {
+    "random": random_corpus,
+    "triples": triples_corpus,
+    "kinships": kinships_corpus,
+    "pykeen": pykeen_corpus,
+}
+
+
+def build_corpus(data: World) -> Corpus:
+    """Return the corpus of a resolved world config; raises `ConfigError` for input that cannot be used."""
+    return _BUILDERS[data.name](data)

@@ -1,0 +1,47 @@
+"""Stateless randomness: every draw is a hash of (seed, stream, step, slot).
+
+Nothing has to be saved to resume, the same draw can be made inside a captured graph, and a model draws the same numbers
+alone and in a stack. The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014) applied to each part in turn.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """Return SplitMix64's finalizer of 64-bit integers; int64 arithmetic wraps around as unsigned does."""
+
+    def xor_shift(x: Tensor, shift: int) -> Tensor:
+        return x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))  # a logical shift of a signed integer
+
+    bits = xor_shift(bits + _GOLDEN, 30) * _MIX1
+    return xor_shift(xor_shift(bits, 27) * _MIX2, 31)
+
+
+def random_bits(seed: Tensor | int, stream: str, step: Tensor | int, slots: Tensor) -> Tensor:
+    """Return 63 random bits (a non-negative int64) per slot; `seed`, `step` and `slots` broadcast.
+
+    `stream` names what the draw is for ("contexts", "minibatch", ...), so that two uses never share numbers.
+    """
+    bits = torch.as_tensor(seed, dtype=torch.int64, device=slots.device)
+    bits = _mix(bits + zlib.crc32(stream.encode()))
+    bits = _mix(bits ^ torch.as_tensor(step, dtype=torch.int64, device=slots.device))
+    return _mix(bits ^ _mix(slots)) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def random_integers(seed: Tensor | int, stream: str, step: Tensor | int, slots: Tensor, high: Tensor | int) -> Tensor:
+    """Return one integer in `0..high-1` per slot; the modulo bias is below `high` / 2^63."""
+    return random_bits(seed, stream, step, slots) % high
+
+
+def random_order(seed: int, stream: str, count: int) -> Tensor:
+    """Return the indices `0..count-1` in a random order, [count]."""
+    return torch.argsort(random_bits(seed, stream, 0, torch.arange(count)), stable=True)
