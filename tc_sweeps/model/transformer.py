@@ -1,0 +1,195 @@
+"""The toy transformer of the paper: causal and residual, without layer norm, biases or positional encodings.
+
+Letters: `M` member of the stack, `P` prefix, `R` wanted row, `S` state (a token in the first layer, a prefix later),
+`A` ancestor, `C` context, `D` width, `H` head, `K` query-key width of a head, `O` value-output width of a head, `F` MLP
+width, `L` place in a sentence, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tc_sweeps.config import ModelConfig
+from tc_sweeps.corpus.randomness import random_bits
+from tc_sweeps.model.prefixes import Prefixes
+
+__all__ = ["ToyTransformer"]
+
+
+class ToyTransformer(nn.Module):
+    """A stack of M transformers of one shape; every parameter has the member as its leading axis.
+
+    Each member's weights are drawn on the CPU from its own seed, so they do not depend on the stack or the device.
+    """
+
+    def __init__(self, config: ModelConfig, *, vocab_size: int, max_length: int, seeds: Sequence[int]) -> None:
+        """Draw the weights; `max_length` is the longest context, the tokens of a sentence less one."""
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.max_length = max_length
+        D, V, H = config.width, vocab_size, config.heads
+        assert config.qk_width is not None
+        assert config.vo_width is not None
+        K, O, W = config.qk_width, config.vo_width, config.mlp_width  # noqa: E741
+        names: dict[str, tuple[int, ...]] = {"embedding": (V, D)}
+        if config.positions:
+            names["position"] = (max_length, D)
+        for i in range(config.layers):
+            names |= {f"query{i}": (D, H * K), f"key{i}": (D, H * K), f"value{i}": (D, H * O), f"output{i}": (H * O, D)}
+            if W:
+                names |= {f"mlp_in{i}": (D, W), f"mlp_out{i}": (W, D)}
+            if config.biases:
+                names |= {f"{part}{i}_bias": (size,) for part, size in _bias_sizes(config).items()}
+            if config.layer_norm:
+                names |= {f"norm_attention{i}": (2, D)} | ({f"norm_mlp{i}": (2, D)} if W else {})
+        if config.layer_norm:
+            names["norm_final"] = (2, D)
+        if not config.tied:
+            names["unembedding"] = (D, V)
+        for name, shape in names.items():
+            self.register_parameter(name, nn.Parameter(_initial(name, shape, seeds)))
+
+    @property
+    def num_members(self) -> int:
+        """The number M of models in the stack."""
+        return self.get_parameter("embedding").shape[0]
+
+    def num_parameters(self, *, embedding: bool) -> int:
+        """Return the parameters of one member; `embedding=False` leaves out embedding, positions and unembedding."""
+        outside = () if embedding else ("embedding", "position", "unembedding")
+        return sum(p[0].numel() for name, p in self.named_parameters() if name not in outside)
+
+    def member(self, index: int) -> ToyTransformer:
+        """Return one member as a stack of one, with a copy of its weights."""
+        alone = copy.deepcopy(self)
+        for parameter in alone.parameters():
+            parameter.data = parameter.data[index : index + 1].clone()
+        return alone
+
+    def unembedding_matrix(self) -> Tensor:
+        """Return the matrix from hidden states to logits, [M, D, V]."""
+        return (
+            self.get_parameter("embedding").transpose(1, 2) if self.config.tied else self.get_parameter("unembedding")
+        )
+
+    def logits(self, prefixes: Prefixes) -> Tensor:
+        """Return the logits of the next token at the wanted rows, [M, R, V]."""
+        return self.hidden(prefixes) @ self.unembedding_matrix()
+
+    def last_hidden(self, contexts_MCm: Tensor) -> Tensor:
+        """Return the hidden states at the last token of contexts, [M, C, D]; times `unembedding_matrix()`: logits."""
+        return self.hidden(Prefixes.chains(contexts_MCm))
+
+    def probabilities(self, contexts: Tensor) -> Tensor:
+        """Return P(t | context) for every token, in the precision of the weights.
+
+        contexts: [M, C, m] with m = 1..n-1, returns [M, C, V]; for a stack of one also [C, m], returns [C, V].
+        Raises ValueError for [C, m] with several members.
+        """
+        if contexts.dim() == 2:
+            if self.num_members != 1:
+                raise ValueError(f"Contexts need a member axis, [M, C, m], for a stack of {self.num_members} models.")
+            return self.probabilities(contexts[None])[0]
+        return torch.softmax(self.last_hidden(contexts) @ self.unembedding_matrix(), dim=-1)
+
+    def hidden(self, prefixes: Prefixes) -> Tensor:
+        """Return the hidden states from which the next token is read, at the wanted rows, [M, R, D]."""
+        config, V = self.config, self.vocab_size
+        # In the first layer a prefix's state is that of its last token (at its place, with positional encodings), so
+        # projections are made once per token; from the second layer on each prefix has a state of its own.
+        state_MSD: Tensor = self.get_parameter("embedding")
+        state_of_MP = prefixes.token_MP
+        if config.positions:
+            position_MLD = self.get_parameter("position")
+            state_MSD = (position_MLD[:, :, None] + state_MSD[:, None]).flatten(1, 2)
+            state_of_MP = (prefixes.length_MP - 1) * V + state_of_MP
+        for layer in range(config.layers):
+            last = layer == config.layers - 1
+            ancestor_MRA, length_MR = prefixes.ancestor_MPA, prefixes.length_MP
+            row_state_MR = state_of_MP
+            if last:
+                ancestor_MRA = _take(prefixes.ancestor_MPA, prefixes.wanted_MR)
+                length_MR = prefixes.length_MP.gather(1, prefixes.wanted_MR)
+                row_state_MR = state_of_MP.gather(1, prefixes.wanted_MR)
+            key_state_MRA = state_of_MP.gather(1, ancestor_MRA.flatten(1)).view_as(ancestor_MRA)
+            state_MSD = self._block(layer, state_MSD, row_state_MR, key_state_MRA, length_MR)
+            state_of_MP = torch.arange(state_MSD.shape[1], device=state_MSD.device).expand_as(row_state_MR)
+        return self._norm("norm_final", state_MSD)
+
+    def _block(
+        self, layer: int, state_MSD: Tensor, row_state_MR: Tensor, key_state_MRA: Tensor, length_MR: Tensor
+    ) -> Tensor:
+        """Return the states of rows after one layer, [M, R, D]: each attends to its ancestors and itself."""
+        H = self.config.heads
+        M, R, A = key_state_MRA.shape
+        normed_MSD = self._norm(f"norm_attention{layer}", state_MSD)
+        query_MRHK = _take(self._project(f"query{layer}", normed_MSD), row_state_MR).view(M, R, H, -1)
+        key_MRAHK = _take(self._project(f"key{layer}", normed_MSD), key_state_MRA).view(M, R, A, H, -1)
+        value_MRAHO = _take(self._project(f"value{layer}", normed_MSD), key_state_MRA).view(M, R, A, H, -1)
+        score_MRAH = (query_MRHK[:, :, None] * key_MRAHK).sum(-1) * key_MRAHK.shape[-1] ** -0.5
+        beyond_A = torch.arange(A, device=length_MR.device)
+        score_MRAH = score_MRAH.masked_fill((beyond_A >= length_MR[:, :, None])[..., None], -torch.inf)
+        weight_MRAH = torch.softmax(score_MRAH, dim=2)
+        mixed_MRX = (weight_MRAH[..., None] * value_MRAHO).sum(2).flatten(2)
+        hidden_MRD = _take(state_MSD, row_state_MR) + self._project(f"output{layer}", mixed_MRX)
+        if self.config.mlp_width:
+            inner_MRF = torch.relu(self._project(f"mlp_in{layer}", self._norm(f"norm_mlp{layer}", hidden_MRD)))
+            hidden_MRD = hidden_MRD + self._project(f"mlp_out{layer}", inner_MRF)
+        return hidden_MRD
+
+    def _project(self, name: str, x_MSD: Tensor) -> Tensor:
+        projected = x_MSD @ self.get_parameter(name)
+        if self.config.biases:
+            projected = projected + self.get_parameter(f"{name}_bias")[:, None]
+        return projected
+
+    def _norm(self, name: str, x_MSD: Tensor) -> Tensor:
+        if not self.config.layer_norm:
+            return x_MSD
+        scale_MD, shift_MD = self.get_parameter(name).unbind(1)
+        return F.layer_norm(x_MSD, x_MSD.shape[-1:]) * scale_MD[:, None] + shift_MD[:, None]
+
+
+def _bias_sizes(config: ModelConfig) -> dict[str, int]:
+    assert config.qk_width is not None
+    assert config.vo_width is not None
+    qk, vo = config.heads * config.qk_width, config.heads * config.vo_width
+    sizes = {"query": qk, "key": qk, "value": vo, "output": config.width}
+    return sizes | ({"mlp_in": config.mlp_width, "mlp_out": config.width} if config.mlp_width else {})
+
+
+def _initial(name: str, shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:
+    """Return the initial value of a parameter for every member, [M, *shape].
+
+    Embeddings are standard normal, matrices normal with variance 1 / (width of their input), so that states and logits
+    begin at order one; biases and positions are zero, norms the identity.
+    """
+    if name.endswith("_bias") or name == "position":
+        return torch.zeros(len(seeds), *shape)
+    if name.startswith("norm"):
+        return torch.stack([torch.ones(shape[1]), torch.zeros(shape[1])]).repeat(len(seeds), 1, 1)
+    scale = 1.0 if name == "embedding" else shape[0] ** -0.5
+    drawn = []
+    for seed in seeds:
+        bits = int(random_bits(seed, f"weights {name}", 0, torch.zeros(1, dtype=torch.int64)))
+        drawn.append(torch.randn(shape, generator=torch.Generator().manual_seed(bits)) * scale)
+    return torch.stack(drawn)
+
+
+def _take(table_MSX: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of each member's table at an index [M, ...], [M, ..., X].
+
+    One flat embedding look-up: its gradient is added up in the order of the rows, so that a member's gradient is the
+    same, bit for bit, in any stack.
+    """
+    M, S, X = table_MSX.shape
+    offset = torch.arange(M, device=index.device).view(-1, *[1] * (index.dim() - 1)) * S
+    if not table_MSX.is_floating_point():
+        return table_MSX.reshape(M * S, X)[index + offset]
+    return F.embedding(index + offset, table_MSX.reshape(M * S, X))
