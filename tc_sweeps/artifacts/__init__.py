@@ -1,0 +1,17 @@
+"""Artifacts: their definition, the exact counter, the callback, and which ones a model is surest of."""
+
+from tc_sweeps.artifacts.callback import ArtifactCallback, Evaluation
+from tc_sweeps.artifacts.counter import ArtifactCounts, Counter, count_artifacts
+from tc_sweeps.artifacts.definition import METRICS
+from tc_sweeps.artifacts.enumeration import fiber_table, most_confident
+
+__all__ = [
+    "METRICS",
+    "ArtifactCallback",
+    "ArtifactCounts",
+    "Counter",
+    "Evaluation",
+    "count_artifacts",
+    "fiber_table",
+    "most_confident",
+]

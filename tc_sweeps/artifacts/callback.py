@@ -1,0 +1,79 @@
+"""The Lightning callback that counts artifacts at every evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+
+from tc_sweeps.artifacts.counter import Counter, Row
+from tc_sweeps.model import StackModule
+
+__all__ = ["ArtifactCallback", "Evaluation"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation says about one member."""
+
+    member: int
+    step: int  # optimizer steps made; for a failed member the step whose loss was not finite
+    state: Literal["running", "finished", "failed"]
+    metrics: Row  # by metric name; empty for a failed member
+    thresholds: np.ndarray  # [T], of the survival curve; from .01 on where the member has finished
+    survival: np.ndarray  # [T], N(tau)
+
+
+class ArtifactCallback(pl.Callback):
+    """Counts the artifacts of the whole stack after each block of steps, and ends members that are done.
+
+    A member is done at the last step, or at the first evaluation whose excess loss is at most its target. `publish` is
+    called once per member that was still running.
+    """
+
+    def __init__(self, counter: Counter, publish: Callable[[Evaluation], None]) -> None:
+        self._counter = counter
+        self._publish = publish
+        self._running = [True] * len(counter.corpora)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate, publish, and say who goes on."""
+        assert isinstance(pl_module, StackModule)
+        module, running = pl_module, [m for m, runs in enumerate(self._running) if runs]
+        evaluated = self._counter.evaluate(module.model, failed_step=module.failed_step_M)
+        failed_steps = [int(step) for step in evaluated.carried["failed_step"]]
+        states = {m: self._state(module, m, failed_steps[m], evaluated.rows[m]) for m in running}
+        complete = None
+        if "finished" in states.values():
+            complete = self._counter.full_survival(module.model)
+        for m, state in states.items():
+            thresholds, survival = evaluated.thresholds, evaluated.survival
+            if state == "finished" and complete is not None:
+                thresholds, survival = complete
+            self._running[m] = state == "running"
+            module.active_M[m] = self._running[m]
+            failed = state == "failed"
+            self._publish(
+                Evaluation(
+                    member=m,
+                    step=failed_steps[m] if failed else module.step,
+                    state=state,
+                    metrics={} if failed else evaluated.rows[m],
+                    thresholds=thresholds,
+                    survival=survival[m],
+                )
+            )
+        trainer.should_stop = not any(self._running)
+
+    @staticmethod
+    def _state(
+        module: StackModule, member: int, failed_step: int, row: Row
+    ) -> Literal["running", "finished", "failed"]:
+        if failed_step >= 0:
+            return "failed"
+        target, excess = module.configs[member].training.target_excess_loss, row["train/excess_loss"]
+        reached = target is not None and excess is not None and excess <= target
+        return "finished" if reached or module.step == module.blocks[-1] else "running"

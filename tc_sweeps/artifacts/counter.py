@@ -1,0 +1,337 @@
+"""Counts the artifacts of a stack of models exactly, and labels them where the world has a truth.
+
+Subtraction identity: artifacts = #{p > tau} over the considered contexts - #{distinct training n-grams with p > tau}.
+The first number comes from the stream over all contexts, the second and everything with a label from the listing.
+
+Letters: `M` member, `T` threshold, `C` listed context, `Q` listed n-gram, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
+from tc_sweeps.artifacts.listing import Listing, Reading, label_listing, loss_listing
+from tc_sweeps.artifacts.stream import Contexts, CountedModel, stream
+from tc_sweeps.corpus import Corpus
+from tc_sweeps.model import loss_floor, trained_tensors
+
+__all__ = ["ArtifactCounts", "Counter", "Evaluated", "Row", "count_artifacts", "in_float64"]
+
+Values = dict[str, Tensor]
+Row = dict[str, float | int | None]
+
+
+@dataclass(frozen=True, eq=False)
+class ArtifactCounts:
+    """Artifacts of every member, on the CPU; `count = seen + unseen`, and `diagonal` overlaps both."""
+
+    count: Tensor  # [M]
+    seen: Tensor  # [M], in contexts of the data
+    unseen: Tensor  # [M]
+    diagonal: Tensor  # [M], in contexts whose tokens are all equal; 0 for n = 2
+    ceiling: Tensor  # [M], no model with these training probabilities can have more
+    survival: Tensor  # [M, T], N(tau)
+    survival_thresholds: Tensor  # [T] in float64
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of a stack, on the host."""
+
+    rows: list[Row]  # per member, by metric name; None where a denominator is empty
+    thresholds: np.ndarray  # [T], those of the survival curve that are at least 1/2
+    survival: np.ndarray  # [M, T], N(tau)
+    carried: dict[str, list[float]]  # what came along from the device, per member
+
+
+def in_float64(model: CountedModel) -> CountedModel:
+    """Return a copy of a model with its weights in float64, exactly those at hand."""
+    assert isinstance(model, nn.Module)
+    return cast(CountedModel, copy.deepcopy(model).double().requires_grad_(False))
+
+
+def count_artifacts(
+    model: CountedModel,
+    corpora: Corpus | Sequence[Corpus],
+    *,
+    threshold: float = 0.5,
+    order: int | None = None,
+    contexts: Literal["all", "typed"] | None = None,
+    full_survival: bool = False,
+    memory_mib: int = 256,
+) -> ArtifactCounts:
+    """Count the n-grams with P(t_n | context) > threshold and D^n = 0, for every member of a stack.
+
+    `corpora`: one corpus, or one per member. `order`: n, by default that of the corpus. `contexts`: those considered,
+    by default the corpus's choice. The survival curve covers thresholds >= 1/2, with `full_survival` all from .01 on.
+    Raises ValueError for a threshold outside (0, 1) or an order outside 2..order of the corpus.
+    """
+    corpora = [corpora] if isinstance(corpora, Corpus) else list(corpora)
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold={threshold} must lie between 0 and 1.")
+    if order is not None and not 2 <= order <= corpora[0].order:
+        raise ValueError(f"order={order} must lie between 2 and {corpora[0].order}, the order of the corpus.")
+    if len(corpora) != model.num_members:
+        raise ValueError(f"{len(corpora)} corpora for a stack of {model.num_members} models: give one per member.")
+    counter = Counter(
+        corpora,
+        order=order or corpora[0].order,
+        threshold=threshold,
+        contexts=contexts or corpora[0].contexts,
+        memory_mib=memory_mib,
+        device=model.unembedding_matrix().device,
+    )
+    return counter.count(model, full_survival=full_survival)
+
+
+class Counter:
+    """Everything about the corpora that counting needs, made once and kept on the device."""
+
+    def __init__(
+        self,
+        corpora: Sequence[Corpus],
+        *,
+        order: int,
+        threshold: float,
+        contexts: Literal["all", "typed"],
+        memory_mib: int,
+        device: torch.device,
+        positions: str = "all",
+        sees_multisets: bool = False,
+    ) -> None:
+        """`positions` is that of the objective, for the loss; `sees_multisets`: as in `accuracy_cap`."""
+        self.corpora = list(corpora)
+        self.order = order
+        self.threshold = threshold
+        self.vocab_size = max(corpus.vocab_size for corpus in corpora)
+        self.thresholds = survival_thresholds(threshold)
+        self.most_tokens = most_tokens(threshold, self.vocab_size)
+        self._memory_bytes = memory_mib << 20
+        places = [corpus.places(order, contexts) for corpus in corpora]
+        self.contexts = Contexts(places, device)
+        self._labels = label_listing(corpora, order, places, device)
+        self._losses = _loss_listings(corpora, positions, device)
+        self._floor_M = torch.tensor([loss_floor(c, positions) for c in corpora], dtype=torch.float64, device=device)
+        self._closed_M = torch.tensor([isinstance(c.labelled_contexts(order), str) for c in corpora], device=device)
+        self._has_truth = [corpus.truth is not None for corpus in corpora]
+        self._attainable = [self._attainable_recall(corpus) for corpus in corpora]
+        self._caps = [accuracy_cap(corpus, order, sees_multisets=sees_multisets) for corpus in corpora]
+
+    # ----------------------------------------------------------------------------------------------------- evaluating
+
+    def count(self, model: CountedModel, *, full_survival: bool) -> ArtifactCounts:
+        """Return the artifact counts of a stack."""
+        doubles = in_float64(model)
+        reading = self._read(doubles)
+        values = self._on_host(lambda buffer: self._values(doubles, reading, buffer, full_survival=full_survival))
+        chosen = self._survival_thresholds(full=full_survival)
+        return ArtifactCounts(
+            **{name: values[f"artifacts/{name}"].long() for name in ("count", "seen", "unseen", "diagonal", "ceiling")},
+            survival=values["survival"].long(),
+            survival_thresholds=torch.tensor(chosen, dtype=torch.float64),
+        )
+
+    def evaluate(self, model: CountedModel, **carried_M: Tensor) -> Evaluated:
+        """Return everything that is logged at an evaluation.
+
+        `carried_M`: values of the device that should come along to the host, so that nobody else has to synchronise.
+        """
+        doubles = in_float64(model)
+        reading = self._read(doubles)
+        losses = self._losses_of(doubles, reading)
+        values = self._on_host(
+            lambda buffer: self._values(doubles, reading, buffer, full_survival=False) | losses | carried_M
+        )
+        carried = {name: values.pop(name).tolist() for name in carried_M}
+        survival = values.pop("survival").long().numpy()
+        rows = [self._row(m, {k: v[m].item() for k, v in values.items()}) for m in range(len(self.corpora))]
+        return Evaluated(rows, self._survival_thresholds(full=False), survival, carried)
+
+    def full_survival(self, model: CountedModel) -> tuple[np.ndarray, np.ndarray]:
+        """Return all thresholds of the survival curve, [T], and N(tau) for every member, [M, T]."""
+        return self.thresholds, self.count(model, full_survival=True).survival.numpy()
+
+    def facts(self, member: int) -> Row:
+        """Return what is known of a member's corpus before anything is trained, by the names of the results table."""
+        corpus, order = self.corpora[member], self.order
+        data = corpus.tensor(order)
+        held_out = corpus.held_out_ngrams(order)
+        reachable = int((data.empirical_G > self.threshold).sum())
+        return {
+            "corpus/vocab_size": corpus.vocab_size,
+            "corpus/sentences": len(corpus.sentences),
+            "corpus/train_ngrams": len(data.ngrams_Gn),
+            "corpus/contexts": self.contexts.totals[member],
+            "corpus/held_out_ngrams": None if held_out is None else len(held_out),
+            "corpus/ceiling_at_perfect_fit": self.most_tokens * self.contexts.totals[member] - reachable,
+            "corpus/fully_fitted_accuracy": self._caps[member] - 2 / corpus.vocab_size,
+        }
+
+    # -------------------------------------------------------------------------------------------------- on the device
+
+    def _read(self, model: CountedModel) -> Reading:
+        return self._labels.read(model, self.threshold, self._rows(model))
+
+    def _rows(self, model: CountedModel) -> int:
+        return self.contexts.rows_at_once(model, self._memory_bytes)
+
+    def _on_host(self, compute: Any) -> Values:
+        """Run `compute(buffer)` and bring its values to the CPU in one transfer, the only synchronisation.
+
+        Where more rows were in doubt than the buffer holds, once more with a buffer that is large enough.
+        """
+        buffer = 256 + self.contexts.total // 500
+        while True:
+            values: Values = compute(buffer)
+            columns = [value.double().view(len(value), -1) for value in values.values()]
+            host = torch.cat(columns, dim=1).cpu()
+            parts = dict(zip(values, torch.split(host, [column.shape[1] for column in columns], dim=1), strict=True))
+            needed = int(parts.pop("doubtful").max())
+            if needed <= buffer:
+                return {name: part if name == "survival" else part[:, 0] for name, part in parts.items()}
+            buffer = needed
+
+    def _survival_thresholds(self, *, full: bool) -> np.ndarray:
+        return self.thresholds if full else self.thresholds[self.thresholds >= 0.5]
+
+    def _values(self, model: CountedModel, reading: Reading, buffer: int, *, full_survival: bool) -> Values:
+        """Return every count, [M] or [M, T], on the device."""
+        survived = self._survival_thresholds(full=full_survival)
+        streamed = np.unique([*survived, self.threshold])
+        totals = stream(
+            model,
+            self.contexts,
+            thresholds=streamed.tolist(),
+            exact=EXACT_THRESHOLDS,
+            threshold=self.threshold,
+            rows_at_once=self._rows(model),
+            buffer=buffer,
+        )
+        survived_T = torch.tensor(survived, device=totals.above_MT.device)
+        context, ngram = self._labels.context_flag, self._labels.ngram_flag
+        train_p_MQ = torch.where(ngram["train"], reading.p_MQ, 0.0)
+        trained_MT = torch.stack([(train_p_MQ > t).sum(1) for t in survived_T], dim=1)
+        above_M = totals.above_MT[:, int(np.searchsorted(streamed, self.threshold))]
+
+        def contexts_above(flag_MC: Tensor) -> Tensor:
+            return torch.where(flag_MC, reading.above_MC, 0).sum(1)
+
+        is_above_MQ = reading.p_MQ > self.threshold
+
+        def ngrams_above(flag_MQ: Tensor) -> Tensor:
+            return (is_above_MQ & flag_MQ).sum(1)
+
+        train_M = ngrams_above(ngram["train"])
+        seen_M = contexts_above(context["seen"]) - train_M
+        unseen_M = above_M - contexts_above(context["seen"])
+        values = {
+            "train/above_threshold": train_M,
+            "artifacts/count": above_M - train_M,
+            "artifacts/seen": seen_M,
+            "artifacts/unseen": unseen_M,
+            "artifacts/diagonal": contexts_above(context["diagonal"])
+            - ngrams_above(ngram["train"] & ngram["in_diagonal"]),
+            "artifacts/ceiling": self.most_tokens * self.contexts.total_M - train_M,
+            "survival": totals.above_MT[:, np.searchsorted(streamed, survived)] - trained_MT,
+            "doubtful": totals.doubtful_M,
+            "confident_unseen": totals.confident_M - ((reading.above_MC > 0) & context["seen"]).sum(1),
+        }
+        return values | self._labelled(reading, above_M, contexts_above, ngrams_above)
+
+    def _labelled(self, reading: Reading, above_M: Tensor, contexts_above: Any, ngrams_above: Any) -> Values:
+        """Return generalizations, hallucinations and what the held-out n-grams say.
+
+        In labelled contexts: hallucinations = #{p > tau} - #{n-grams of W or D^n with p > tau}; a training n-gram is
+        never an artifact, also where noise has put it outside W.
+        """
+        context, ngram = self._labels.context_flag, self._labels.ngram_flag
+        novel_MQ = ngram["true"] & ~ngram["train"]
+        known_MQ = ngram["true"] | ngram["train"]
+        listed_M = contexts_above(context["labelled"]) - ngrams_above(known_MQ & ngram["in_labelled"])
+        everywhere_M = above_M - ngrams_above(known_MQ & ngram["in_considered"])
+        blank_MC = context["labelled"] & context["considered"] & ~context["seen"]
+        blank_MQ = novel_MQ & ngram["in_considered"] & ~ngram["in_seen"]
+        listed_blank_M = contexts_above(blank_MC) - ngrams_above(blank_MQ & ngram["in_labelled"])
+        everywhere_blank_M = above_M - contexts_above(context["seen"]) - ngrams_above(blank_MQ)
+        unseen_M = self.contexts.total_M - context["seen"].sum(1)
+        held_out_MQ = ngram["held_out"]
+        return {
+            "generalization/count": ngrams_above(novel_MQ),
+            "hallucination/count": torch.where(self._closed_M, everywhere_M, listed_M),
+            "hallucinations_blank": torch.where(self._closed_M, everywhere_blank_M, listed_blank_M),
+            "contexts_blank": torch.where(self._closed_M, unseen_M, blank_MC.sum(1)),
+            "contexts_unseen": unseen_M,
+            "held_out": held_out_MQ.sum(1),
+            "held_out_above": ngrams_above(held_out_MQ),
+            "held_out_loss": -torch.where(held_out_MQ, reading.log_p_MQ, 0.0).sum(1),
+            "held_out_top": (reading.is_top_MQ & held_out_MQ).sum(1),
+        }
+
+    def _losses_of(self, model: CountedModel, reading: Reading) -> Values:
+        """Return the loss over the trained positions, equation (2), and the accuracy."""
+        loss_M = torch.zeros_like(self._floor_M)
+        for listing in self._losses:
+            log_p_MQ = listing.read(model, self.threshold, self._rows(model)).log_p_MQ
+            loss_M -= (listing.ngram_flag["weight"] * log_p_MQ).sum(1)
+        train_MQ = self._labels.ngram_flag["train"]
+        return {
+            "train/loss": loss_M,
+            "train/excess_loss": loss_M - self._floor_M,
+            "train/accuracy": (reading.is_top_MQ & train_MQ).sum(1).double() / train_MQ.sum(1),
+            "train_ngrams": train_MQ.sum(1),
+        }
+
+    # ---------------------------------------------------------------------------------------------------- on the host
+
+    def _row(self, member: int, v: dict[str, float]) -> Row:
+        """Return the metrics of one member; an empty denominator is None."""
+
+        def ratio(part: float, whole: float) -> float | None:
+            return part / whole if whole else None
+
+        row: Row = {k: v[k] for k in ("train/loss", "train/excess_loss", "train/accuracy")}
+        counted = ("count", "ceiling", "seen", "unseen", "diagonal")
+        row |= {f"artifacts/{name}": int(v[f"artifacts/{name}"]) for name in counted}
+        row["train/above_threshold"] = int(v["train/above_threshold"])
+        row["artifacts/per_ngram"] = ratio(v["artifacts/count"], v["train_ngrams"])
+        row["artifacts/unseen_confident_rate"] = ratio(v["confident_unseen"], v["contexts_unseen"])
+        if self.order == 2:
+            row["artifacts/diagonal"] = None
+        if not self._has_truth[member]:
+            return row
+        right, wrong = v["generalization/count"], v["hallucination/count"]
+        return row | {
+            "test/loss": ratio(v["held_out_loss"], v["held_out"]),
+            "test/accuracy": ratio(v["held_out_top"], v["held_out"]),
+            "artifacts/labelled_share": ratio(right + wrong, v["artifacts/count"]),
+            "generalization/count": int(right),
+            "generalization/recall": ratio(v["held_out_above"], v["held_out"]),
+            "generalization/attainable_recall": self._attainable[member],
+            "hallucination/count": int(wrong),
+            "hallucination/per_ngram": ratio(wrong, v["train_ngrams"]),
+            "hallucination/share": ratio(wrong, right + wrong),
+            "hallucination/per_context": ratio(v["hallucinations_blank"], v["contexts_blank"]),
+        }
+
+    def _attainable_recall(self, corpus: Corpus) -> float | None:
+        """Return the recall that the threshold leaves room for: sum over contexts of min(K, held-out n-grams in it)."""
+        held_out = corpus.held_out_ngrams(self.order)
+        if held_out is None or len(held_out) == 0:
+            return None
+        _, answers = torch.unique(held_out[:, :-1], dim=0, return_counts=True)
+        return float(answers.clamp_max(self.most_tokens).sum() / len(held_out))
+
+
+def _loss_listings(corpora: Sequence[Corpus], positions: str, device: torch.device) -> list[Listing]:
+    tensors = [{t.order: t for t in trained_tensors(corpus, positions)} for corpus in corpora]
+    weights = [1 / len(corpus.sentences) for corpus in corpora]
+    orders = sorted({order for member in tensors for order in member})
+    return [loss_listing([member.get(order) for member in tensors], weights, device) for order in orders]

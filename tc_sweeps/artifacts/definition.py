@@ -1,0 +1,78 @@
+"""What is counted: thresholds, ceilings, and the numbers that are logged at every evaluation."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from tc_sweeps.corpus import Corpus
+from tc_sweeps.corpus.tensor import distinct_rows
+
+__all__ = ["EXACT_THRESHOLDS", "METRICS", "accuracy_cap", "most_tokens", "survival_thresholds"]
+
+METRICS = (
+    "train/loss",
+    "train/excess_loss",
+    "train/accuracy",
+    "train/above_threshold",
+    "test/loss",
+    "test/accuracy",
+    "artifacts/count",
+    "artifacts/per_ngram",
+    "artifacts/ceiling",
+    "artifacts/seen",
+    "artifacts/unseen",
+    "artifacts/diagonal",
+    "artifacts/unseen_confident_rate",
+    "artifacts/labelled_share",
+    "generalization/count",
+    "generalization/recall",
+    "generalization/attainable_recall",
+    "hallucination/count",
+    "hallucination/per_ngram",
+    "hallucination/share",
+    "hallucination/per_context",
+)
+
+EXACT_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)  # where the survival curve is exact, besides the configured one
+
+
+def survival_thresholds(threshold: float) -> np.ndarray:
+    """Return the thresholds of the survival curve N(tau), increasing, in float64.
+
+    Even in log-odds from .01 to .9999 (1/2 is one of them), joined by those at which the curve is exact.
+    """
+    end = math.log(99)
+    even = 1 / (1 + np.exp(-np.linspace(-end, 2 * end, 49)))
+    exact = np.array([*EXACT_THRESHOLDS, threshold])
+    apart = np.abs(even[:, None] - exact[None]).min(1) > 1e-9
+    return np.unique(np.concatenate([even[apart], exact]))
+
+
+def most_tokens(threshold: float, vocab_size: int) -> int:
+    """Return the most tokens of one context that can have a probability strictly above the threshold: min(K, V).
+
+    K = ceil(1/threshold) - 1 in exact rational arithmetic: K + 1 probabilities above it would sum to more than 1.
+    """
+    return min(math.ceil(1 / Fraction(threshold)) - 1, vocab_size)
+
+
+def accuracy_cap(corpus: Corpus, order: int, *, sees_multisets: bool) -> float:
+    """Return the greatest accuracy on the distinct training n-grams that a model can reach.
+
+    Contexts that a model cannot tell apart share one answer, so at most the majority of their n-grams is right.
+    `sees_multisets`: one layer without positions sees the last token of a context and the multiset of the others.
+    """
+    tensor = corpus.tensor(order)
+    context = tensor.ngrams_Gn[:, :-1]
+    if sees_multisets:
+        context = context.clone()
+        context[:, :-1] = context[:, :-1].sort(dim=1).values
+    _, class_G, _ = distinct_rows(context)
+    answers, _, count = distinct_rows(class_G[:, None] * corpus.vocab_size + tensor.ngrams_Gn[:, -1:])
+    majority: dict[int, int] = {}
+    for answered, times in zip((answers[:, 0] // corpus.vocab_size).tolist(), count.tolist(), strict=True):
+        majority[answered] = max(majority.get(answered, 0), times)
+    return sum(majority.values()) / len(tensor.ngrams_Gn)

@@ -1,0 +1,145 @@
+"""Which artifacts a model holds: the most confident ones by name, and fibers of its completion beside the data's.
+
+Letters: `C` context, `K` candidate, `n` order, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tc_sweeps.artifacts.counter import in_float64
+from tc_sweeps.artifacts.stream import Contexts, CountedModel, chunks
+from tc_sweeps.corpus import Corpus
+from tc_sweeps.corpus.tensor import find_rows
+
+__all__ = ["fiber_table", "most_confident"]
+
+_MARGIN = 1e-3  # nats; far above what float32 rounds, so that no candidate is lost before float64 decides
+
+
+def most_confident(
+    model: CountedModel,
+    corpus: Corpus,
+    *,
+    threshold: float,
+    order: int,
+    contexts: Literal["all", "typed"],
+    limit: int,
+    memory_mib: int = 256,
+) -> pd.DataFrame:
+    """Return the artifacts of a stack of one with the greatest probability, at most `limit`, most confident first.
+
+    Columns: `tokens` (the n-gram), `probability` (of its last token, float64), `label` (generalization, hallucination
+    or unlabelled), `seen` (whether its context is in the data). With fewer artifacts than `limit` the table is
+    complete.
+    """
+    doubles = in_float64(model)
+    data = corpus.tensor(order)
+    numbered = Contexts([corpus.places(order, contexts)], doubles.unembedding_matrix().device)
+    matrix_MDV = doubles.unembedding_matrix().float()
+    kept = torch.empty(0, order, dtype=torch.int64)
+    confidence = torch.empty(0)
+    for begin, end in chunks(numbered.total, numbered.rows_at_once(doubles, memory_mib << 20)):
+        context_1Cn = numbered.decode(torch.arange(begin, end, device=matrix_MDV.device)[None])
+        log_p_CV = torch.log_softmax(doubles.last_hidden(context_1Cn).float() @ matrix_MDV, dim=-1)[0]
+        row_K, token_K = torch.nonzero(log_p_CV > math.log(threshold) - _MARGIN, as_tuple=True)
+        found = torch.cat([context_1Cn[0, row_K], token_K[:, None]], dim=1).cpu()
+        novel = find_rows(found, data.ngrams_Gn) < 0
+        kept = torch.cat([kept, found[novel]])
+        confidence = torch.cat([confidence, log_p_CV[row_K, token_K].cpu()[novel]])
+        if len(kept) > 2 * limit:
+            best = confidence.topk(limit).indices
+            kept, confidence = kept[best], confidence[best]
+    probability_K = _probabilities(doubles, kept)
+    best = torch.argsort(probability_K, descending=True, stable=True)
+    best = best[probability_K[best] > threshold][:limit]
+    kept, probability_K = kept[best], probability_K[best]
+    return pd.DataFrame(
+        {
+            "tokens": kept.tolist(),
+            "probability": probability_K.tolist(),
+            "label": _labels(corpus, kept, order),
+            "seen": (find_rows(kept[:, :-1], data.contexts_Cn) >= 0).tolist(),
+        }
+    )
+
+
+def fiber_table(
+    model: CountedModel, corpus: Corpus, *, order: int, entries: int = 50_000, contexts: int = 200, tokens: int = 8
+) -> pd.DataFrame:
+    """Return fibers of the completion of a stack of one beside those of the data.
+
+    Columns: `context_tokens`, `token`, `data_count` (the entry of D^n), `probability`. All V^n entries where these are
+    at most `entries`; else `contexts` contexts, half of them seen and half held out or blank as far as there are any,
+    with `tokens` tokens each: those of the data first, then the most probable.
+    """
+    doubles = in_float64(model)
+    device = doubles.unembedding_matrix().device
+    data, V = corpus.tensor(order), corpus.vocab_size
+    everything = V**order <= entries
+    if everything:
+        chosen = Contexts([[torch.arange(V)] * (order - 1)], device).decode(
+            torch.arange(V ** (order - 1), device=device)[None]
+        )[0]
+    else:
+        chosen = _sample_of_contexts(corpus, order, contexts).to(device)
+    p_CV = torch.softmax(doubles.last_hidden(chosen[None]) @ doubles.unembedding_matrix(), dim=-1)[0].cpu()
+    count_CV = data.fibers(chosen.cpu())
+    width = V if everything else min(tokens, V)
+    # Data first (a count beats any probability), then by probability; within all entries the order of the tokens.
+    token_CK = torch.arange(V).expand(len(chosen), -1) if everything else (count_CV + p_CV).topk(width).indices
+    return pd.DataFrame(
+        {
+            "context_tokens": chosen.cpu().repeat_interleave(width, dim=0).tolist(),
+            "token": token_CK.flatten().tolist(),
+            "data_count": count_CV.gather(1, token_CK).flatten().tolist(),
+            "probability": p_CV.gather(1, token_CK).flatten().tolist(),
+        }
+    )
+
+
+def _sample_of_contexts(corpus: Corpus, order: int, count: int) -> Tensor:
+    """Return distinct contexts, evenly spread over the seen ones, the held-out ones and the rest."""
+    seen = corpus.tensor(order).contexts_Cn
+    held_out = corpus.held_out_ngrams(order)
+    places = corpus.places(order, corpus.contexts)
+    numbered = Contexts([places], torch.device("cpu"))
+    anywhere = numbered.decode(_spread(numbered.total, 4 * count)[None])[0]
+    blank = anywhere[find_rows(anywhere, seen) < 0] if held_out is None else torch.unique(held_out[:, :-1], dim=0)
+    half = count // 2
+    return torch.cat([seen[_spread(len(seen), half)], blank[_spread(len(blank), count - half)]])
+
+
+def _spread(total: int, count: int) -> Tensor:
+    """Return at most `count` indices spread evenly over `0..total-1`."""
+    return torch.linspace(0, max(total - 1, 0), min(count, total), dtype=torch.float64).round().long()
+
+
+def _probabilities(model: CountedModel, ngrams_Kn: Tensor) -> Tensor:
+    """Return P(t_n | context) of n-grams in float64, [K] on the CPU."""
+    device = model.unembedding_matrix().device
+    parts = []
+    for begin, end in chunks(len(ngrams_Kn), 4096):
+        ngrams = ngrams_Kn[begin:end].to(device)
+        logits_1KV = model.last_hidden(ngrams[None, :, :-1]) @ model.unembedding_matrix()
+        parts.append(torch.softmax(logits_1KV, dim=-1)[0].gather(1, ngrams[:, -1:])[:, 0].cpu())
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+
+
+def _labels(corpus: Corpus, ngrams_Kn: Tensor, order: int) -> list[str]:
+    """Return generalization, hallucination or unlabelled for each artifact."""
+    truth, labelled = corpus.truth_ngrams(order), corpus.labelled_contexts(order)
+    if truth is None or labelled is None:
+        return ["unlabelled"] * len(ngrams_Kn)
+    true_K = find_rows(ngrams_Kn, truth) >= 0
+    everywhere = torch.ones(len(ngrams_Kn), dtype=torch.bool)
+    spoken_K = everywhere if isinstance(labelled, str) else find_rows(ngrams_Kn[:, :-1], labelled) >= 0
+    return [
+        "generalization" if true else "hallucination" if spoken else "unlabelled"
+        for true, spoken in zip(true_K.tolist(), spoken_K.tolist(), strict=True)
+    ]

@@ -1,0 +1,133 @@
+"""The contexts that are known by name: training, true, held-out, labelled and diagonal ones, read in float64.
+
+Everything that needs to know which n-gram it looks at is read here, exactly; the stream over all contexts
+(`tc_sweeps.artifacts.stream`) then needs no membership test at all.
+
+Letters: `M` member, `C` listed context, `Q` listed n-gram, `n` order, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from tc_sweeps.artifacts.stream import CountedModel, chunks
+from tc_sweeps.corpus import Corpus, DataTensor
+from tc_sweeps.corpus.tensor import distinct_rows, find_rows
+
+__all__ = ["Listing", "Reading", "label_listing", "loss_listing"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a model says at the listed places, in float64."""
+
+    p_MQ: Tensor  # probability of each listed n-gram's last token
+    log_p_MQ: Tensor
+    is_top_MQ: Tensor  # whether it is the most probable token
+    above_MC: Tensor  # tokens of each listed context with a probability above the threshold
+
+
+class Listing:
+    """Contexts and n-grams of every member, with flags; padding has every flag false and every weight zero."""
+
+    def __init__(
+        self,
+        contexts: Sequence[Tensor],  # per member [C, n-1], distinct
+        ngrams: Sequence[Tensor],  # per member [Q, n], their contexts among the listed ones
+        context_flags: Sequence[dict[str, Tensor]],
+        ngram_flags: Sequence[dict[str, Tensor]],
+        device: torch.device,
+    ) -> None:
+        def padded(rows: Sequence[Tensor]) -> Tensor:
+            return pad_sequence(list(rows), batch_first=True).to(device)
+
+        self.context_MCn = padded(contexts)
+        self.place_MQ = padded([find_rows(q[:, :-1], c) for q, c in zip(ngrams, contexts, strict=True)])
+        self.token_MQ = padded([q[:, -1] for q in ngrams])
+        self.context_flag = {name: padded([flags[name] for flags in context_flags]) for name in context_flags[0]}
+        self.ngram_flag = {name: padded([flags[name] for flags in ngram_flags]) for name in ngram_flags[0]}
+
+    def read(self, model: CountedModel, threshold: float, rows_at_once: int) -> Reading:
+        """Return what a float64 model says; no synchronisation.
+
+        `rows_at_once` is the stream's: a row takes three times as much here, in float64.
+        """
+        p, log_p, is_top, above = [], [], [], []
+        for begin, end in chunks(self.context_MCn.shape[1], max(1, rows_at_once // 3)):
+            logits_MCV = model.last_hidden(self.context_MCn[:, begin:end]) @ model.unembedding_matrix()
+            probability_MCV = torch.softmax(logits_MCV, dim=-1)
+            above.append((probability_MCV > threshold).sum(-1))
+            inside_MQ = (self.place_MQ >= begin) & (self.place_MQ < end)
+            place_MQ = torch.where(inside_MQ, self.place_MQ - begin, 0)
+            flat_MQ = place_MQ * model.vocab_size + self.token_MQ
+            p.append(torch.where(inside_MQ, probability_MCV.flatten(1).gather(1, flat_MQ), 0.0))
+            log_p_MQ = logits_MCV.flatten(1).gather(1, flat_MQ) - logits_MCV.logsumexp(-1).gather(1, place_MQ)
+            log_p.append(torch.where(inside_MQ, log_p_MQ, 0.0))
+            is_top.append(inside_MQ & (logits_MCV.argmax(-1).gather(1, place_MQ) == self.token_MQ))
+        # Every n-gram is inside exactly one chunk, so that sums over the chunks collect the values.
+        return Reading(
+            torch.stack(p).sum(0), torch.stack(log_p).sum(0), torch.stack(is_top).any(0), torch.cat(above, dim=1)
+        )
+
+
+def label_listing(
+    corpora: Sequence[Corpus], order: int, places: Sequence[list[Tensor]], device: torch.device
+) -> Listing:
+    """Return the listing that labels artifacts of an order.
+
+    Context flags: `considered`, `seen`, `diagonal`, `labelled` (for an explicit list). N-gram flags: `train`, `true`,
+    `held_out`, and for their contexts `seen`, `diagonal`, `labelled`.
+    """
+    contexts, ngrams, context_flags, ngram_flags = [], [], [], []
+    for corpus, place in zip(corpora, places, strict=True):
+        data = corpus.tensor(order)
+        none = data.ngrams_Gn[:0]
+        truth = corpus.truth_ngrams(order)
+        held_out = corpus.held_out_ngrams(order)
+        labels = corpus.labelled_contexts(order)
+        labelled = labels if isinstance(labels, Tensor) else none[:, :-1]
+        everywhere = place[0]
+        for tokens in place[1:]:
+            everywhere = everywhere[torch.isin(everywhere, tokens)]
+        diagonal = everywhere[:, None].expand(-1, order - 1) if order > 2 else none[:, :-1]
+        known = distinct_rows(torch.cat([part for part in (data.ngrams_Gn, truth, held_out) if part is not None]))[0]
+        listed = distinct_rows(torch.cat([data.contexts_Cn, known[:, :-1], labelled, diagonal]))[0]
+        of_context = {
+            "considered": torch.stack([torch.isin(listed[:, i], place[i]) for i in range(order - 1)]).all(0),
+            "seen": find_rows(listed, data.contexts_Cn) >= 0,
+            "diagonal": find_rows(listed, diagonal) >= 0,
+            "labelled": find_rows(listed, labelled) >= 0,
+        }
+        of_context["labelled"] &= of_context["considered"]  # an artifact is counted in considered contexts only
+        in_place = find_rows(known[:, :-1], listed)
+        contexts.append(listed)
+        ngrams.append(known)
+        context_flags.append(of_context)
+        ngram_flags.append(
+            {
+                "train": find_rows(known, data.ngrams_Gn) >= 0,
+                "true": find_rows(known, none if truth is None else truth) >= 0,
+                "held_out": find_rows(known, none if held_out is None else held_out) >= 0,
+            }
+            | {f"in_{name}": flag[in_place] for name, flag in of_context.items()}
+        )
+    return Listing(contexts, ngrams, context_flags, ngram_flags, device)
+
+
+def loss_listing(tensors: Sequence[DataTensor | None], weights: Sequence[float], device: torch.device) -> Listing:
+    """Return the listing of one order of loss (2): its n-grams with their weight, counts per sentence.
+
+    A member without sentences of this order has None: it lists one n-gram that weighs nothing.
+    """
+    order = next(tensor.order for tensor in tensors if tensor is not None)
+    nothing = torch.zeros(1, order, dtype=torch.int64)
+    ngrams = [nothing if t is None else t.ngrams_Gn for t in tensors]
+    contexts = [nothing[:, :-1] if t is None else t.contexts_Cn for t in tensors]
+    counts = [torch.zeros(1) if t is None else t.count_G for t in tensors]
+    weight = [{"weight": count.double() * w} for count, w in zip(counts, weights, strict=True)]
+    return Listing(contexts, ngrams, [{} for _ in tensors], weight, device)
