@@ -134,6 +134,9 @@ class ModelConfig:
     vo_width: int | None = key(None)  # per head; null: width / heads
     mlp_width: int = key(0)  # 0: attention only
     tied: bool = key(False)  # True: the unembedding is the transposed embedding
+    # Standard deviation of the initial embedding, in units of 1 / sqrt(width). Large values memorise without learning
+    # what is alike: on 30 % of the kinships recall falls from .50 to .13 between 1 and 5.7.
+    init_scale: float = key(1.0)
     # The three parts that the paper leaves out, for ablation:
     positions: bool = key(False)  # learned positional encodings
     layer_norm: bool = key(False)  # before each sublayer and before the unembedding
@@ -305,6 +308,10 @@ def _check(config: Config) -> None:
     _at_least(1, model__width=model.width, model__layers=model.layers, model__heads=model.heads)
     _at_least(1, model__qk_width=model.qk_width, model__vo_width=model.vo_width)
     _at_least(0, model__mlp_width=model.mlp_width)
+    _require(
+        math.isfinite(model.init_scale) and model.init_scale > 0,
+        f"model.init_scale={model.init_scale} must be greater than 0.",
+    )
     for name in ("qk_width", "vo_width"):
         _require(
             getattr(model, name) is not None or model.width % model.heads == 0,

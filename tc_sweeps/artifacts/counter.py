@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -118,8 +119,7 @@ class Counter:
         places = [corpus.places(order, contexts) for corpus in corpora]
         self.contexts = Contexts(places, device)
         self._labels = label_listing(corpora, order, places, device)
-        self._losses = _loss_listings(corpora, positions, device)
-        self._floor_M = torch.tensor([loss_floor(c, positions) for c in corpora], dtype=torch.float64, device=device)
+        self._positions = positions
         self._closed_M = torch.tensor([isinstance(c.labelled_contexts(order), str) for c in corpora], device=device)
         self._has_truth = [corpus.truth is not None for corpus in corpora]
         self._attainable = [self._attainable_recall(corpus) for corpus in corpora]
@@ -275,6 +275,20 @@ class Counter:
             "held_out_top": (reading.is_top_MQ & held_out_MQ).sum(1),
         }
 
+    @cached_property
+    def _losses(self) -> list[Listing]:
+        """The trained n-grams of every order, weighed as in the loss."""
+        tensors = [{t.order: t for t in trained_tensors(corpus, self._positions)} for corpus in self.corpora]
+        weights = [1 / len(corpus.sentences) for corpus in self.corpora]
+        orders = sorted({order for member in tensors for order in member})
+        device = self.contexts.total_M.device
+        return [loss_listing([member.get(order) for member in tensors], weights, device) for order in orders]
+
+    @cached_property
+    def _floor_M(self) -> Tensor:
+        floors = [loss_floor(corpus, self._positions) for corpus in self.corpora]
+        return torch.tensor(floors, dtype=torch.float64, device=self.contexts.total_M.device)
+
     def _losses_of(self, model: CountedModel, reading: Reading) -> Values:
         """Return the loss over the trained positions, equation (2), and the accuracy."""
         loss_M = torch.zeros_like(self._floor_M)
@@ -328,10 +342,3 @@ class Counter:
             return None
         _, answers = torch.unique(held_out[:, :-1], dim=0, return_counts=True)
         return float(answers.clamp_max(self.most_tokens).sum() / len(held_out))
-
-
-def _loss_listings(corpora: Sequence[Corpus], positions: str, device: torch.device) -> list[Listing]:
-    tensors = [{t.order: t for t in trained_tensors(corpus, positions)} for corpus in corpora]
-    weights = [1 / len(corpus.sentences) for corpus in corpora]
-    orders = sorted({order for member in tensors for order in member})
-    return [loss_listing([member.get(order) for member in tensors], weights, device) for order in orders]

@@ -53,7 +53,7 @@ class ToyTransformer(nn.Module):
         if not config.tied:
             names["unembedding"] = (D, V)
         for name, shape in names.items():
-            self.register_parameter(name, nn.Parameter(_initial(name, shape, seeds)))
+            self.register_parameter(name, nn.Parameter(_initial(name, shape, config, seeds)))
 
     @property
     def num_members(self) -> int:
@@ -164,17 +164,17 @@ def _bias_sizes(config: ModelConfig) -> dict[str, int]:
     return sizes | ({"mlp_in": config.mlp_width, "mlp_out": config.width} if config.mlp_width else {})
 
 
-def _initial(name: str, shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:
+def _initial(name: str, shape: tuple[int, ...], config: ModelConfig, seeds: Sequence[int]) -> Tensor:
     """Return the initial value of a parameter for every member, [M, *shape].
 
-    Embeddings are standard normal, matrices normal with variance 1 / (width of their input), so that states and logits
-    begin at order one; biases and positions are zero, norms the identity.
+    Matrices are normal with variance 1 / (width of their input); so is the embedding, seen as the transposed
+    unembedding, times `init_scale`. Biases and positions are zero, norms the identity.
     """
     if name.endswith("_bias") or name == "position":
         return torch.zeros(len(seeds), *shape)
     if name.startswith("norm"):
         return torch.stack([torch.ones(shape[1]), torch.zeros(shape[1])]).repeat(len(seeds), 1, 1)
-    scale = 1.0 if name == "embedding" else shape[0] ** -0.5
+    scale = config.init_scale * config.width**-0.5 if name == "embedding" else shape[0] ** -0.5
     drawn = []
     for seed in seeds:
         bits = int(random_bits(seed, f"weights {name}", 0, torch.zeros(1, dtype=torch.int64)))

@@ -1,0 +1,7 @@
+"""`python -m tc_sweeps [overrides]` is `tc-sweeps run [overrides]`."""
+
+import sys
+
+from tc_sweeps.cli import run
+
+sys.exit(run(sys.argv[1:], program="python -m tc_sweeps"))

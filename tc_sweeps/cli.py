@@ -1,0 +1,143 @@
+"""The verbs: run, table, figure. Nothing here imports torch before a run starts."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from tc_sweeps.config import WORLDS, Config, ConfigError, World, explain, resolve
+from tc_sweeps.store import RunFolder, SweepFolder
+
+log = logging.getLogger(__name__)
+
+_LAUNCH = "TC_SWEEPS_LAUNCH"  # when this command was started; jobs in other processes inherit it
+
+
+class RunFailed(RuntimeError):
+    """A run that was recorded as failed; the message says why."""
+
+
+def _conf() -> Path:
+    """Return the folder of the Hydra groups: inside the package in a wheel, beside it in a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else packaged.parents[1] / "conf"
+
+
+def _register_schema() -> None:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config(data=World()))  # a world that every other may replace
+    for name, world in WORLDS.items():
+        store.store(group="schema/data", name=name, node=world)
+
+
+_register_schema()
+
+
+def job(composed: DictConfig) -> None:
+    """Run one composed config: the task function that Hydra's launchers call."""
+    settings = HydraConfig.get()
+    alone = settings.mode == RunMode.RUN
+    try:
+        config = resolve(composed)
+        folder = RunFolder.of(config)
+        sweep = SweepFolder(folder.path.parent)
+        experiment = settings.runtime.choices.get("experiment")
+        sweep.add_run(folder.run_id, experiment=experiment, launch=None if alone else os.environ.get(_LAUNCH))
+        try:
+            _train_unless_finished(config, folder, job_type=experiment or config.data.name)
+        finally:
+            sweep.remake_results()
+    except (ConfigError, RunFailed, OSError) as error:
+        if alone:  # one sentence; Hydra would put its own words in front
+            sys.exit(str(error))
+        raise
+
+
+def _train_unless_finished(config: Config, folder: RunFolder, *, job_type: str) -> None:
+    if folder.finished:
+        log.info("%s: finished before, nothing to do", folder.path)
+        return
+    from tc_sweeps.train import train  # imports torch
+
+    [result] = train([config], job_type=job_type)
+    if result.state != "finished":
+        raise RunFailed(f"{folder.path}: {result.reason}.")
+
+
+def run(arguments: Sequence[str], *, program: str) -> int:
+    """Hand the arguments to Hydra; returns the exit code."""
+    own_words = "HYDRA_FULL_ERROR" not in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and the sentence below can be ours
+    os.environ[_LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
+    sys.argv = [program, *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(job)()
+    except (ConfigError, RunFailed, HydraException, OmegaConfBaseException, OSError) as error:
+        if not own_words:
+            raise
+        print(explain(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+def table(arguments: argparse.Namespace) -> None:
+    """Print and write the table of a sweep."""
+    from tc_sweeps.report import write_table
+
+    print(write_table(arguments.sweep, every=arguments.all))
+
+
+def figure(arguments: argparse.Namespace) -> None:
+    """Draw the figure of a sweep."""
+    from tc_sweeps.report import draw_experiment, draw_xy
+
+    if arguments.x or arguments.y or arguments.by:
+        if not (arguments.x and arguments.y):
+            raise ConfigError("--x and --y go together: name a config key and a metric.")
+        print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by))
+    else:
+        print(draw_experiment(arguments.sweep, arguments.experiment))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tc-sweeps", description=__doc__.splitlines()[0] if __doc__ else None)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser(
+        "run", add_help=False, help="train one run, or a sweep with -m; the same as python -m tc_sweeps [overrides]"
+    )
+    sweep = argparse.ArgumentParser(add_help=False)
+    sweep.add_argument("sweep", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder")
+    tabled = verbs.add_parser("table", parents=[sweep], help="print and write one row per run, and means over seeds")
+    tabled.add_argument("--all", action="store_true", help="also the runs of earlier plans of this sweep")
+    tabled.set_defaults(function=table)
+    drawn = verbs.add_parser("figure", parents=[sweep], help="draw a sweep from its local files")
+    drawn.add_argument("--as", dest="experiment", metavar="EXPERIMENT", help="draw it as this experiment's figure")
+    drawn.add_argument("--x", metavar="KEY", help="a config key, a fact, or step")
+    drawn.add_argument("--y", metavar="METRIC", help="a metric or a fact")
+    drawn.add_argument("--by", metavar="KEY", help="one curve for each value of this key")
+    drawn.set_defaults(function=figure)
+    return parser
+
+
+def main() -> None:
+    """Run `tc-sweeps VERB ...`."""
+    if sys.argv[1:2] == ["run"]:
+        sys.exit(run(sys.argv[2:], program="tc-sweeps run"))
+    arguments = _parser().parse_args()
+    try:
+        arguments.function(arguments)
+    except (ConfigError, OSError) as error:
+        sys.exit(str(error))

@@ -1,0 +1,39 @@
+"""Which runs are the same run: the identity of a resolved config."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from tc_sweeps.config import Config, ConfigError, leaves
+
+
+def run_id(config: Config) -> str:
+    """Return the 16 hex digits that name a run: a hash over everything that can change its result.
+
+    The hash covers every resolved key except those marked `identity=False` in the schema (where the run is kept, how it
+    is tracked, on which device and in how much memory it is counted), with the contents of an input file in place of
+    its path and with the version of the world's generator. A key at its documented absent value does not enter.
+    """
+    text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return what `run_id` hashes, by dotted key."""
+    entering = {
+        name: value for name, value, metadata in leaves(config) if metadata["identity"] and value != metadata["absent"]
+    }
+    entering["data.generator"] = config.data.generator
+    if "data.path" in entering:
+        entering["data.path"] = _digest(entering["data.path"])
+    return entering
+
+
+def _digest(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"data.path={path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,82 @@
+"""A sweep's folder, `outputs/<sweep>/`: the list of its runs and the table of their results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tc_sweeps.store.files import locked, replace, replace_text
+from tc_sweeps.store.folder import RunFolder
+
+
+class SweepFolder:
+    """Reads and writes what the runs of one sweep share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # ----------------------------------------------------------------------------------------------------------- plan
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The dict of plan.json: `experiment`, `launch` and `run_ids`, the runs that belong to the sweep now."""
+        try:
+            return dict(json.loads((self.path / "plan.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {"experiment": None, "launch": None, "run_ids": []}
+
+    def add_run(self, run_id: str, *, experiment: str | None, launch: str | None) -> None:
+        """Add a run to plan.json as it starts.
+
+        `launch` names the multirun that the run is a job of, None for a single run. The first job of a multirun begins
+        the list anew; a single run adds to it. Names of launches sort by time: a job of an older multirun that is still
+        going on adds itself to the list of the newer one.
+        """
+        with locked(self.path / ".lock"):
+            plan = self.plan
+            if launch is not None and launch > (plan["launch"] or ""):
+                plan = {"experiment": experiment, "launch": launch, "run_ids": []}
+            if run_id not in plan["run_ids"]:
+                plan["run_ids"].append(run_id)
+            plan["experiment"] = plan["experiment"] or experiment
+            replace_text(self.path / "plan.json", json.dumps(plan, indent=1))
+
+    def runs(self, *, every: bool = False) -> list[RunFolder]:
+        """Return the folders of the sweep's runs in the order of the plan; `every`: also those of earlier plans."""
+        planned = [name for name in self.plan["run_ids"] if (self.path / name / "config.yaml").exists()]
+        found = sorted(path.parent.name for path in self.path.glob("*/config.yaml")) if every else []
+        return [RunFolder(self.path / name) for name in dict.fromkeys([*planned, *found])]
+
+    # -------------------------------------------------------------------------------------------------------- results
+
+    def results(self, *, every: bool = False) -> pd.DataFrame:
+        """Return one row per run: id, state, the config by dotted key, facts, and the last value of each metric."""
+        return pd.DataFrame([_result(run) for run in self.runs(every=every)])
+
+    def remake_results(self) -> None:
+        """Write results.parquet from the run folders."""
+        with locked(self.path / ".lock"):
+            table = self.results()
+            # A column of lists, or of values of several types, would not survive Parquet.
+            for name in table.columns[table.map(lambda value: isinstance(value, list)).any()]:
+                table[name] = table[name].map(json.dumps)
+            replace(self.path / "results.parquet", lambda path: table.to_parquet(path, index=False))
+
+
+def _result(run: RunFolder) -> dict[str, Any]:
+    status = run.status
+    row = {"run_id": run.run_id, **{name: status.get(name) for name in ("state", "reason", "step", "attempt")}}
+    row |= _flat(run.read_config()) | run.read_facts()
+    metrics = run.read_metrics().drop(columns="step")
+    last = {str(name): metrics[name].iloc[-1] if len(metrics) else float("nan") for name in metrics.columns}
+    return row | last
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
