@@ -341,4 +341,4 @@ class Counter:
         if held_out is None or len(held_out) == 0:
             return None
         _, answers = torch.unique(held_out[:, :-1], dim=0, return_counts=True)
-        return float(answers.clamp_max(self.most_tokens).sum() / len(held_out))
+        return int(answers.clamp_max(self.most_tokens).sum()) / len(held_out)

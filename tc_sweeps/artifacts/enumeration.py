@@ -92,7 +92,7 @@ def fiber_table(
     count_CV = data.fibers(chosen.cpu())
     width = V if everything else min(tokens, V)
     # Data first (a count beats any probability), then by probability; within all entries the order of the tokens.
-    token_CK = torch.arange(V).expand(len(chosen), -1) if everything else (count_CV + p_CV).topk(width).indices
+    token_CK = torch.arange(V).expand(len(chosen), -1) if everything else (2 * count_CV + p_CV).topk(width).indices
     return pd.DataFrame(
         {
             "context_tokens": chosen.cpu().repeat_interleave(width, dim=0).tolist(),

@@ -142,16 +142,16 @@ def stream(
         logits_MCV, error_MC = _screened_logits(hidden_MCD, rounded_MDV, length_M, rounding_M)
         # From here on: logits less their row's maximum, so that log p = logit - log_sum and log p_max = -log_sum.
         logits_MCV -= logits_MCV.amax(-1, keepdim=True)
-        log_sum_MC = logits_MCV.exp().sum(-1).log()
+        scratch_MCV = logits_MCV.exp()
+        log_sum_MC = scratch_MCV.sum(-1).log()
         top_MC = -log_sum_MC
 
         doubt_MC = ((top_MC[..., None] - log_sharp_high_T).abs() <= error_MC[..., None]).any(-1)
         for t in low:
             if t in sharp:
-                least_MC1 = (log_sum_MC + math.log(t))[..., None]
-                surely = (logits_MCV > least_MC1 + error_MC[..., None]).sum(-1)
-                perhaps = (logits_MCV > least_MC1 - error_MC[..., None]).sum(-1)
-                doubt_MC |= surely != perhaps
+                bar_MC = log_sum_MC + math.log(t)
+                surely_MC = _count_above(logits_MCV, bar_MC + error_MC, scratch_MCV)
+                doubt_MC |= surely_MC != _count_above(logits_MCV, bar_MC - error_MC, scratch_MCV)
         doubt_MC &= valid_MC
         counted_MC = valid_MC & ~doubt_MC
 
@@ -160,7 +160,7 @@ def stream(
         high_MT += (top_MC[..., None] > log_high_T).sum(1)
         bar_MC = torch.where(counted_MC, log_sum_MC, torch.inf)
         for place, t in enumerate(low):
-            low_MT[:, place] += (logits_MCV > (bar_MC + math.log(t))[..., None]).sum((1, 2))
+            low_MT[:, place] += _count_above(logits_MCV, bar_MC + math.log(t), scratch_MCV).sum(1)
 
         rank_MC = doubtful_M[:, None] + doubt_MC.cumsum(1) - 1
         slot_MC = torch.where(doubt_MC & (rank_MC < buffer), rank_MC, buffer)
@@ -177,6 +177,15 @@ def stream(
         above_MT += torch.stack([(probability_MBV > t).sum((1, 2)) for t in all_T], dim=1)
         confident_M += (probability_MBV > threshold).any(-1).sum(1)
     return Totals(above_MT, confident_M, doubtful_M)
+
+
+def _count_above(logits_MCV: Tensor, bar_MC: Tensor, scratch_MCV: Tensor) -> Tensor:
+    """Return how many entries of each row are above its bar, [M, C].
+
+    Ones and zeros are written over `scratch_MCV` and added up in float32, which is exact below 2^24 and ten times as
+    fast on a CPU as adding booleans.
+    """
+    return torch.gt(logits_MCV, bar_MC[..., None], out=scratch_MCV).sum(-1).long()
 
 
 def _screened_logits(

@@ -1,0 +1,115 @@
+"""Every number of an evaluation by brute force: float64 probabilities of all n-grams, Python sets, no identity used."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+
+import torch
+
+from tc_sweeps.corpus import Corpus
+from tc_sweeps.model import ToyTransformer
+
+Ngram = tuple[int, ...]
+
+
+def rows_of(tensor: torch.Tensor | None, order: int) -> set[Ngram]:
+    if tensor is None:
+        return set()
+    return {tuple(row[:order]) for row in tensor.tolist() if row[order - 1] >= 0}
+
+
+def considered(corpus: Corpus, order: int, contexts: str) -> list[Ngram]:
+    if contexts == "all":
+        return list(itertools.product(range(corpus.vocab_size), repeat=order - 1))
+    known = rows_of(corpus.sentences, order) | rows_of(corpus.truth, order)
+    return list(itertools.product(*(sorted({ngram[i] for ngram in known}) for i in range(order - 1))))
+
+
+def probabilities(model: ToyTransformer, member: int, contexts: list[Ngram]) -> dict[Ngram, list[float]]:
+    doubles = model.member(member).double()
+    rows = doubles.probabilities(torch.tensor(contexts))
+    return dict(zip(contexts, rows.tolist(), strict=True))
+
+
+def brute_force(
+    model: ToyTransformer,
+    member: int,
+    corpus: Corpus,
+    *,
+    threshold: float,
+    order: int,
+    contexts: str,
+    positions: str = "all",
+) -> dict[str, float | int | None]:
+    places = considered(corpus, order, contexts)
+    train = rows_of(corpus.sentences, order)
+    truth = rows_of(corpus.truth, order)
+    held_out = rows_of(corpus.held_out, order) - train
+    listed = {ngram[:-1] for ngram in train | truth | held_out}
+    p = probabilities(model, member, sorted(set(places) | listed))
+    above = {(*c, t) for c in places for t, value in enumerate(p[c]) if value > threshold}
+    artifacts = above - train
+    seen_contexts = {ngram[:-1] for ngram in train}
+    trained_above = sum(p[g[:-1]][g[-1]] > threshold for g in train)
+    most = min(math.ceil(1 / Fraction(threshold)) - 1, corpus.vocab_size)
+    unseen_contexts = [c for c in places if c not in seen_contexts]
+
+    def ratio(part: float, whole: float) -> float | None:
+        return part / whole if whole else None
+
+    def is_top(g: Ngram) -> bool:
+        row = p[g[:-1]]
+        return row.index(max(row)) == g[-1]
+
+    numbers: dict[str, float | int | None] = {
+        "train/accuracy": ratio(sum(map(is_top, train)), len(train)),
+        "train/above_threshold": trained_above,
+        "artifacts/count": len(artifacts),
+        "artifacts/per_ngram": ratio(len(artifacts), len(train)),
+        "artifacts/ceiling": most * len(places) - trained_above,
+        "artifacts/seen": sum(a[:-1] in seen_contexts for a in artifacts),
+        "artifacts/unseen": sum(a[:-1] not in seen_contexts for a in artifacts),
+        "artifacts/diagonal": sum(len(set(a[:-1])) == 1 for a in artifacts) if order > 2 else None,
+        "artifacts/unseen_confident_rate": ratio(
+            sum(max(p[c]) > threshold for c in unseen_contexts), len(unseen_contexts)
+        ),
+        "train/loss": direct_loss(model, member, corpus, positions),
+    }
+    if corpus.truth is None:
+        return numbers
+    if isinstance(corpus.labelled, torch.Tensor):
+        labelled = {tuple(c[: order - 1]) for c in corpus.labelled.tolist()}
+    else:
+        labelled = set(places) if corpus.labelled == "all" else {w[:-1] for w in truth}
+    right = artifacts & truth
+    wrong = {a for a in artifacts - truth if a[:-1] in labelled}
+    blank = [c for c in places if c in labelled and c not in seen_contexts]
+    per_context: dict[Ngram, int] = {}
+    for g in held_out:
+        per_context[g[:-1]] = per_context.get(g[:-1], 0) + 1
+    return numbers | {
+        "test/loss": ratio(-sum(math.log(p[g[:-1]][g[-1]]) for g in held_out), len(held_out)),
+        "test/accuracy": ratio(sum(map(is_top, held_out)), len(held_out)),
+        "artifacts/labelled_share": ratio(len(right) + len(wrong), len(artifacts)),
+        "generalization/count": len(right),
+        "generalization/recall": ratio(len(held_out & artifacts), len(held_out)),
+        "generalization/attainable_recall": ratio(sum(min(most, k) for k in per_context.values()), len(held_out)),
+        "hallucination/count": len(wrong),
+        "hallucination/per_ngram": ratio(len(wrong), len(train)),
+        "hallucination/share": ratio(len(wrong), len(right) + len(wrong)),
+        "hallucination/per_context": ratio(sum(a[:-1] not in seen_contexts for a in wrong), len(blank)),
+    }
+
+
+def direct_loss(model: ToyTransformer, member: int, corpus: Corpus, positions: str) -> float:
+    """Equation (1), sentence by sentence."""
+    doubles = model.member(member).double()
+    total = 0.0
+    for sentence in corpus.sentences.tolist():
+        tokens = [t for t in sentence if t >= 0]
+        for end in range(1, len(tokens)) if positions == "all" else [len(tokens) - 1]:
+            logits = doubles.last_hidden(torch.tensor([[tokens[:end]]])) @ doubles.unembedding_matrix()
+            total -= torch.log_softmax(logits, dim=-1)[0, 0, tokens[end]].item()  # a probability may underflow
+    return total / len(corpus.sentences)

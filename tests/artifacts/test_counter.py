@@ -1,0 +1,263 @@
+"""The counter against brute force: every number, for every order, kind of context, threshold and label."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tc_sweeps.artifacts import METRICS, Counter, count_artifacts
+from tc_sweeps.artifacts.counter import in_float64
+from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
+from tc_sweeps.artifacts.stream import Contexts, _screened_logits, stream
+from tc_sweeps.config import resolve
+from tc_sweeps.corpus import Corpus, build_corpus
+from tc_sweeps.model import ToyTransformer
+from tests.artifacts.brute_force import brute_force
+from tests.artifacts.worlds import MODELS, labelled_world, random_world, sharp_model
+
+CPU = torch.device("cpu")
+THRESHOLDS = (0.1, 1 / 3, 0.5, 0.7, 0.9)
+
+
+def counter(corpora: list[Corpus], **settings_: object) -> Counter:
+    chosen = {"order": corpora[0].order, "threshold": 0.5, "contexts": "all", "memory_mib": 256, "device": CPU}
+    return Counter(corpora, **(chosen | settings_))  # type: ignore[arg-type]
+
+
+def assert_rows_equal(row: dict[str, object], expected: dict[str, object]) -> None:
+    for name, value in expected.items():
+        if isinstance(value, float):
+            assert row[name] == pytest.approx(value, rel=1e-9), name
+        else:
+            assert row[name] == value, name
+
+
+@pytest.mark.parametrize("shape", MODELS)
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+@pytest.mark.parametrize("contexts", ["all", "typed"])
+@pytest.mark.parametrize("labelled", ["truth", "all", "list"])
+def test_every_metric_equals_brute_force(shape: str, threshold: float, contexts: str, labelled: str) -> None:
+    corpora = [labelled_world(labelled, seed=seed) for seed in (0, 1, 2)]
+    model = sharp_model(corpora, shape, seed=5)
+    counted = counter(corpora, threshold=threshold, contexts=contexts).evaluate(model)
+    for member, corpus in enumerate(corpora):
+        expected = brute_force(model, member, corpus, threshold=threshold, order=3, contexts=contexts)
+        assert expected["artifacts/count"] > 0
+        assert expected["hallucination/count"] > 0
+        assert_rows_equal(counted.rows[member], expected)
+        assert set(counted.rows[member]) <= set(METRICS)
+
+
+@pytest.mark.parametrize("contexts", ["all", "typed"])
+@pytest.mark.parametrize("order", [2, 3, 4])
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_orders_up_to_that_of_the_corpus_equal_brute_force(order: int, threshold: float, contexts: str) -> None:
+    corpora = [random_world(6, 30, 4, seed=1, sampler="uniform"), random_world(6, 50, 4, seed=2)]
+    model = sharp_model(corpora, "everything", seed=3)
+    rows = counter(corpora, order=order, threshold=threshold, contexts=contexts).evaluate(model).rows
+    for member, corpus in enumerate(corpora):
+        assert_rows_equal(
+            rows[member],
+            brute_force(model, member, corpus, threshold=threshold, order=order, contexts=contexts),
+        )
+
+
+def test_held_out_facts_truncated_to_a_lower_order_are_labelled_as_brute_force_says() -> None:
+    corpora = [labelled_world("truth", order=4, seed=seed, vocab_size=5) for seed in (0, 1)]
+    model = sharp_model(corpora, "attention", seed=0)
+    for order in (2, 3):
+        rows = counter(corpora, order=order).evaluate(model).rows
+        for member, corpus in enumerate(corpora):
+            expected = brute_force(model, member, corpus, threshold=0.5, order=order, contexts="all")
+            assert_rows_equal(rows[member], expected)
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_loss_of_sentences_of_different_lengths(positions: str) -> None:
+    sentences = torch.tensor([[0, 1, 2, 3], [0, 1, 2, -1], [0, 1, -1, -1], [3, 2, 1, 0], [0, 1, 2, 1]])
+    corpus = Corpus(vocab_size=4, sentences=sentences)
+    model = sharp_model([corpus], "attention", seed=1, sharpness=2)
+    row = counter([corpus], positions=positions, order=3).evaluate(model).rows[0]
+    expected = brute_force(model, 0, corpus, threshold=0.5, order=3, contexts="all", positions=positions)
+    assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-9)
+    assert row["train/excess_loss"] >= -1e-12
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    sharpness=st.floats(0.5, 12),
+    threshold=st.sampled_from([*THRESHOLDS, 0.25, 0.99]),
+    order=st.integers(2, 4),
+    shape=st.sampled_from(list(MODELS)),
+)
+def test_counts_of_random_sharp_models(seed: int, sharpness: float, threshold: float, order: int, shape: str) -> None:
+    corpus = random_world(6, 20, order, seed=seed, sampler="uniform" if order == 2 else "functional")
+    model = sharp_model([corpus], shape, seed=seed, sharpness=sharpness)
+    counts = count_artifacts(model, corpus, threshold=threshold, full_survival=True)
+    expected = brute_force(model, 0, corpus, threshold=threshold, order=order, contexts="all")
+    assert counts.count.item() == expected["artifacts/count"]
+    assert counts.seen.item() + counts.unseen.item() == counts.count.item()
+    assert counts.count.item() <= counts.ceiling.item() == expected["artifacts/ceiling"]
+    # N(tau) never increases, and equals brute force where it is said to be exact.
+    assert (counts.survival.diff(dim=1) <= 0).all()
+    places = counts.survival_thresholds.tolist()
+    for exact in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99, threshold):
+        artifacts = brute_force(model, 0, corpus, threshold=exact, order=order, contexts="all")["artifacts/count"]
+        assert counts.survival[0, places.index(exact)].item() == artifacts
+
+
+def test_the_same_counts_whatever_the_chunks() -> None:
+    corpora = [random_world(9, 40, 3, seed=s) for s in (1, 2)]
+    model = sharp_model(corpora, "attention", seed=0)
+    measured = counter(corpora, threshold=0.1)
+    doubles = in_float64(model)
+    thresholds = survival_thresholds(0.1).tolist()
+    totals = [
+        stream(
+            doubles,
+            measured.contexts,
+            thresholds=thresholds,
+            exact=(0.1, 0.5),
+            threshold=0.1,
+            rows_at_once=rows,
+            buffer=100,
+        )
+        for rows in (1, 7, 81)
+    ]
+    for other in totals[1:]:
+        assert torch.equal(other.above_MT, totals[0].above_MT)
+        assert torch.equal(other.confident_M, totals[0].confident_M)
+
+
+def test_a_row_exactly_at_the_threshold_is_no_artifact_and_more_doubts_than_room_are_decided() -> None:
+    """With all weights zero every row is in doubt at 1/V, more than the buffer holds; P > 1/V is false."""
+    corpus = random_world(40, 30, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0, sharpness=0.0)
+    counts = count_artifacts(model, corpus, threshold=1 / 40, full_survival=True)
+    assert counts.count.item() == 0
+    just_below = math.nextafter(1 / 40, 0)
+    assert count_artifacts(model, corpus, threshold=just_below).count.item() == 40**3 - 30
+
+
+def test_members_with_fewer_typed_contexts_are_counted_alone() -> None:
+    corpora = [random_world(12, 5, 3, seed=1), random_world(12, 60, 3, seed=2)]
+    model = sharp_model(corpora, "attention", seed=0)
+    together = count_artifacts(model, corpora, contexts="typed", full_survival=True)
+    for member, corpus in enumerate(corpora):
+        alone = count_artifacts(model.member(member), corpus, contexts="typed", full_survival=True)
+        for name in ("count", "seen", "unseen", "diagonal", "ceiling", "survival"):
+            assert torch.equal(getattr(together, name)[member], getattr(alone, name)[0]), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), sharpness=st.floats(0.1, 30), vocab=st.integers(2, 300))
+def test_the_error_bound_holds_on_every_row(seed: int, sharpness: float, vocab: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(2, 50, 16, generator=generator, dtype=torch.float64) * sharpness
+    matrix = torch.randn(2, 16, vocab, generator=generator, dtype=torch.float64)
+    rounded = matrix.float()
+    length = rounded.double().norm(dim=1).amax(1)
+    rounding = (matrix - rounded).norm(dim=1).amax(1)
+    logits, error = _screened_logits(hidden, rounded, length, rounding)
+    logits = logits - logits.amax(-1, keepdim=True)
+    screened = (logits - logits.exp().sum(-1, keepdim=True).log()).double()
+    exact = torch.log_softmax(hidden @ matrix, dim=-1)
+    compared = exact > -5
+    assert ((screened - exact).abs() <= error[..., None].double())[compared].all()
+
+
+def test_few_rows_of_a_trained_model_are_in_doubt() -> None:
+    corpus = build_corpus(resolve({}).data)
+    model = sharp_model([corpus], "attention", seed=0, sharpness=3)
+    measured = counter([corpus])
+    totals = stream(
+        in_float64(model),
+        measured.contexts,
+        thresholds=[0.5],
+        exact=(0.5, 0.9),
+        threshold=0.5,
+        rows_at_once=4096,
+        buffer=10,
+    )
+    assert totals.doubtful_M.item() < 10  # of 10,000
+
+
+class _Synchronisations(TorchDispatchMode):
+    """Records operations that would make the CPU wait for a device."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if any(name in str(func) for name in self.WAITING):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5])
+def test_nothing_waits_for_the_device_before_the_one_transfer(threshold: float) -> None:
+    corpora = [labelled_world("truth", seed=seed) for seed in (0, 1)]
+    model = sharp_model(corpora, "everything", seed=5)
+    measured = counter(corpora, threshold=threshold)
+    _ = measured._losses, measured._floor_M
+    doubles = in_float64(model)
+    with _Synchronisations() as waiting:
+        reading = measured._read(doubles)
+        measured._values(doubles, reading, 256, full_survival=True)
+        measured._losses_of(doubles, reading)
+    assert waiting.found == []
+
+
+def test_most_tokens_is_exact_rational_arithmetic() -> None:
+    assert [most_tokens(t, 100) for t in (0.5, 0.1, 0.2, 0.25, 0.3, 0.34, 0.99)] == [1, 9, 4, 3, 3, 2, 1]
+    assert most_tokens(1 / 3, 100) == 3  # the float is just below a third: three tokens of exactly 1/3 fit
+    assert most_tokens(0.01, 5) == 5
+
+
+def test_survival_thresholds_hold_the_exact_ones_and_increase() -> None:
+    grid = survival_thresholds(0.123)
+    assert {0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.123} <= set(grid.tolist())
+    assert (grid[1:] > grid[:-1]).all()
+    assert grid[0] == pytest.approx(0.01)
+
+
+def test_contexts_are_numbered_in_mixed_radix() -> None:
+    places = [[torch.tensor([0, 2]), torch.tensor([1, 3, 4])], [torch.tensor([5]), torch.tensor([6, 7])]]
+    contexts = Contexts(places, CPU)
+    assert contexts.totals == [6, 2]
+    decoded = contexts.decode(torch.arange(6).expand(2, -1))
+    assert decoded[0].tolist() == [[0, 1], [0, 3], [0, 4], [2, 1], [2, 3], [2, 4]]
+    assert decoded[1, :2].tolist() == [[5, 6], [5, 7]]
+
+
+def test_bad_questions_are_refused() -> None:
+    corpus = random_world(6, 10, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0)
+    with pytest.raises(ValueError, match=r"threshold=1\.5"):
+        count_artifacts(model, corpus, threshold=1.5)
+    with pytest.raises(ValueError, match="order=4"):
+        count_artifacts(model, corpus, order=4)
+    with pytest.raises(ValueError, match="2 corpora for a stack of 1"):
+        count_artifacts(model, [corpus, corpus])
+
+
+def test_a_float64_model_is_counted_as_it_is() -> None:
+    corpus = random_world(9, 40, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, dtype=torch.float64) * 1e-5)  # not float32 numbers any more
+    for threshold in (0.1, 0.5):
+        expected = brute_force(model, 0, corpus, threshold=threshold, order=3, contexts="all")
+        assert count_artifacts(model, corpus, threshold=threshold).count.item() == expected["artifacts/count"]
+    assert isinstance(model, ToyTransformer)
+    assert model.get_parameter("embedding").dtype == torch.float64
