@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, World, explain, resolve
-from tc_sweeps.store import RunFolder, SweepFolder
+from tc_sweeps.store import RunFolder, SweepFolder, locked
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ def job(composed: DictConfig) -> None:
         experiment = settings.runtime.choices.get("experiment")
         sweep.add_run(folder.run_id, experiment=experiment, launch=None if alone else os.environ.get(_LAUNCH))
         try:
-            _train_unless_finished(config, folder, job_type=experiment or config.data.name)
+            with locked(folder.path / ".lock"):  # whoever else trains this run on this host is waited for
+                _train_unless_finished(config, folder, job_type=experiment or config.data.name)
         finally:
             sweep.remake_results()
     except (ConfigError, RunFailed, OSError) as error:

@@ -32,7 +32,11 @@ Row = dict[str, float | int | None]
 
 @dataclass(frozen=True, eq=False)
 class ArtifactCounts:
-    """Artifacts of every member, on the CPU; `count = seen + unseen`, and `diagonal` overlaps both."""
+    """Artifacts of every member, on the CPU; `count = seen + unseen`, and `diagonal` overlaps both.
+
+    Artifacts in seen contexts are failures on the training fibers (section 3.2 of the paper); those in unseen contexts
+    fill the blank space around them, which is what the paper explains.
+    """
 
     count: Tensor  # [M]
     seen: Tensor  # [M], in contexts of the data

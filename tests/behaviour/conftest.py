@@ -1,0 +1,63 @@
+"""A user's shell: a fresh folder to stand in, the command line in this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tc_sweeps import cli
+
+QUICK = ["training.steps=20", "training.evaluations=2", "data.vocab_size=12", "data.num_sentences=30", "model.width=8"]
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a fresh folder and return it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return tmp_path
+
+
+Launch = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def launch(shell: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Launch:
+    """Return a function that runs `tc-sweeps ARGUMENTS` in this process: exit code, standard output and error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["tc-sweeps", *arguments])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        try:
+            cli.main()
+            code: object = 0
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capsys.readouterr()
+        if isinstance(code, str):  # what Python prints on its way out
+            code, err = 1, err + code
+        return int(code or 0), out, err  # type: ignore[call-overload]
+
+    return run
+
+
+@pytest.fixture
+def command(shell: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts `python -m tc_sweeps ARGUMENTS` as a process of its own."""
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tc_sweeps", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},
+        )
+
+    return start

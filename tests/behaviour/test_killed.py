@@ -1,0 +1,42 @@
+"""A run that is killed: never read as finished, and started anew by the same command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from tests.wandb_files import read_run
+
+
+def test_kill_9_in_the_middle_then_the_same_command(shell: Path, command: Callable[..., subprocess.Popen[str]]) -> None:
+    arguments = ["training.steps=3000", "training.evaluations=300", "data.vocab_size=20", "data.num_sentences=50"]
+    process = command(*arguments)
+    deadline = time.monotonic() + 120
+    while not (found := [p for p in Path("outputs/scratch").glob("*/metrics.csv") if p.read_text().count("\n") > 5]):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    folder = found[0].parent
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "running"
+    assert status["attempt"] == 1
+    assert not (folder / "model.safetensors").exists()
+    assert len(pd.read_csv(folder / "metrics.csv")) >= 5
+
+    assert command(*arguments).wait(timeout=240) == 0
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["attempt"]) == ("finished", 2)
+    steps = pd.read_csv(folder / "metrics.csv")["step"].tolist()
+    assert steps == list(range(10, 3001, 10))
+    mirrored = read_run(folder)
+    assert [row["step"] for row in mirrored.history if "train/loss" in row] == steps
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]

@@ -1,0 +1,111 @@
+"""Sweeps with Hydra's stock launchers: plans, failures, tables, figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.behaviour.conftest import QUICK, Launch
+
+LOCAL = [*QUICK, "tracking.mode=none"]
+
+
+def plan(sweep: str) -> list[str]:
+    return list(json.loads(Path("outputs", sweep, "plan.json").read_text())["run_ids"])
+
+
+def test_a_multirun_begins_the_plan_anew_and_a_single_run_adds_to_it(launch: Launch) -> None:
+    assert launch("run", "-m", "sweep=s", *LOCAL, "seed=0,1")[0] == 0
+    first = plan("s")
+    assert len(first) == 2
+    assert launch("run", "-m", "sweep=s", *LOCAL, "seed=1,2")[0] == 0
+    second = plan("s")
+    assert second[0] == first[1]
+    assert len(second) == 2
+    assert launch("run", "sweep=s", "seed=7", *LOCAL)[0] == 0
+    assert plan("s")[:2] == second
+    assert len(plan("s")) == 3
+    assert len(pd.read_parquet("outputs/s/results.parquet")) == 3
+    assert launch("table", "s", "--all")[0] == 0
+
+
+def test_finished_runs_of_a_sweep_are_not_trained_again(launch: Launch) -> None:
+    assert launch("run", "-m", "sweep=s", *LOCAL, "seed=0,1")[0] == 0
+    weights = {path: path.stat().st_mtime_ns for path in Path("outputs/s").glob("*/model.safetensors")}
+    assert launch("run", "-m", "sweep=s", *LOCAL, "seed=0,1,2")[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in weights} == weights
+    assert len(list(Path("outputs/s").glob("*/model.safetensors"))) == 3
+
+
+def test_one_run_whose_loss_explodes_fails_alone(launch: Launch) -> None:
+    code, _, err = launch("run", "-m", "sweep=s", *LOCAL, "training.learning_rate=1e-2,1e30", "seed=0,1")
+    assert code == 1
+    assert "not finite at step" in err
+    assert "Traceback" not in err
+    results = pd.read_parquet("outputs/s/results.parquet")
+    assert sorted(results["state"]) == ["failed", "failed", "finished", "finished"]
+    failed = results[results["state"] == "failed"]
+    assert failed["training.learning_rate"].tolist() == [1e30, 1e30]
+    assert failed["reason"].str.contains("not finite at step").all()
+    assert not any((Path("outputs/s") / name / "model.safetensors").exists() for name in failed["run_id"])
+    table = launch("table", "s")[1]
+    assert "not finite" in table
+
+
+def test_a_job_that_cannot_be_run_fails_alone_before_training(launch: Launch) -> None:
+    code, _, err = launch("run", "-m", "sweep=s", *LOCAL, "model.width=8,9")
+    assert code == 1
+    assert "model.width=9 is not divisible by model.heads=4" in err
+    assert pd.read_parquet("outputs/s/results.parquet")["model.width"].tolist() == [8]
+
+
+def test_joblib_launches_the_same_runs(launch: Launch) -> None:
+    arguments = ["-m", "sweep=s", "seed=0,1,2,3", *LOCAL]
+    assert launch("run", *arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")[0] == 0
+    assert len(plan("s")) == 4
+    assert set(pd.read_parquet("outputs/s/results.parquet")["state"]) == {"finished"}
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in Path("conf/experiment").glob("*.yaml")))
+def test_every_experiment_trains_and_draws_its_own_figure(launch: Launch, experiment: str) -> None:
+    short = ["training.steps=4", "training.evaluations=2", "seed=0,1", "tracking.mode=none"]
+    assert launch("run", "-m", f"experiment={experiment}", "sweep=tiny", *short, *TINY.get(experiment, []))[0] == 0
+    code, out, err = launch("figure", "tiny")  # the experiment is recorded in plan.json
+    assert (code, err) == (0, "")
+    assert f"outputs/tiny/figures/{experiment}.png" in out
+    assert Path(f"outputs/tiny/figures/{experiment}.png").stat().st_size > 20_000
+
+
+TINY = {
+    "figure2": ["data.num_sentences=20,40"],
+    "figure3": ["model.width=8,16"],
+    "kinships": ["data.held_out_fraction=0.9,0.1", "model.width=8", "training.batch_size=16"],
+}
+
+
+def test_any_sweep_can_be_drawn(launch: Launch) -> None:
+    assert launch("run", "-m", "sweep=s", *LOCAL, "model.width=8,16", "seed=0,1")[0] == 0
+    assert (
+        launch("figure", "s", "--x", "model.width", "--y", "artifacts/per_ngram", "--by", "objective.positions")[0] == 0
+    )
+    assert launch("figure", "s", "--x", "step", "--y", "train/loss", "--by", "model.width")[0] == 0
+    assert len(list(Path("outputs/s/figures").glob("*.png"))) == 2
+    code, _, err = launch("figure", "s", "--x", "model.widht", "--y", "artifacts/per_ngram")
+    assert code == 1
+    assert "model.width" in err
+    assert launch("figure", "s")[0] == 1  # no experiment recorded: says so
+
+
+def test_table_prints_means_with_intervals(launch: Launch) -> None:
+    assert launch("run", "-m", "sweep=s", *LOCAL, "model.width=8,16", "seed=0,1,2")[0] == 0
+    code, out, _ = launch("table", "s")
+    assert code == 0
+    assert "95 %" in out
+    assert {"results.csv", "results.parquet", "summary.csv"} <= {path.name for path in Path("outputs/s").iterdir()}
+    assert len(pd.read_csv("outputs/s/results.csv")) == 6
+    code, _, err = launch("table", "nothing_here")
+    assert code == 1
+    assert "nothing_here" in err
