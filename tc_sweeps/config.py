@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -82,9 +83,10 @@ class TriplesData(World):
     name: str = key("triples")
     order: int | None = key(None)  # null: the number of `data.columns`, or 3
     path: str | None = key(None)  # relative to where the user stands; its contents, not its place, enter the identity
-    columns: list[Any] | None = key(None)  # names (with header) or positions from 0, in the order of the sentence
+    # Names (with header) or positions from 0, in the order of the sentence; null: all, and no more than data.order.
+    columns: list[Any] | None = key(None)
     header: bool = key(False)
-    delimiter: str | None = key(None)  # null: a comma for *.csv, else a tab
+    delimiter: str | None = key(None)  # null: a comma where the path ends in .csv, else a tab
     num_sentences: int | None = key(None)  # training sentences; null: all that are not held out
     held_out_fraction: float = key(0.0)  # share of the distinct contexts
 
@@ -269,14 +271,21 @@ def explain(error: BaseException) -> str:
 
 
 def _nearest(name: str, parent: Any) -> str:
-    known: list[str] = [dotted for world in WORLDS.values() for dotted, _, _ in leaves(Config(data=world()))]
-    if isinstance(parent, DictConfig) and not parent._is_none() and not parent._is_missing():
-        stem = name.rpartition(".")[0]
-        known = [f"{stem}.{child!s}".lstrip(".") for child in parent] + known
-    last = {dotted.rpartition(".")[2]: dotted for dotted in reversed(known)}
+    """Return the end of a sentence that suggests the nearest key of the config in which `name` is unknown."""
+    known: list[str] = []
+    if isinstance(parent, DictConfig):
+        known = list(_dotted(OmegaConf.to_container(parent._get_root(), resolve=False)))
+    last = {key.rpartition(".")[2]: key for key in reversed(known)}
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     near = near or [last[k] for k in difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.6)]
     return f"; did you mean '{near[0]}'?" if near else "."
+
+
+def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield f"{prefix}{name}"
+            yield from _dotted(value, f"{prefix}{name}.")
 
 
 def _one_of(name: str, value: Any, allowed: Any) -> None:
@@ -301,9 +310,11 @@ def _check(config: Config) -> None:
     """Raise `ConfigError` for the first key or pair of keys that cannot be run."""
     data, model, training, artifacts = config.data, config.model, config.training, config.artifacts
     _require(
-        bool(config.sweep) and not set(config.sweep) & set("/\\") and config.sweep not in (".", ".."),
-        f"sweep='{config.sweep}' must be the name of one folder, without slashes.",
+        re.fullmatch(r"[^./\\:;,#?'\s][^/\\:;,#?']*", config.sweep) is not None,
+        f"sweep='{config.sweep}' must name a folder and a group at W&B: no dot in front, none of / \\ : ; , # ? '.",
     )
+    for name, seed in (("seed", config.seed), ("data.seed", data.seed)):
+        _require(seed is None or -(2**63) <= seed < 2**63, f"{name}={seed} must fit into 64 bits.")
     _check_data(data)
     _at_least(1, model__width=model.width, model__layers=model.layers, model__heads=model.heads)
     _at_least(1, model__qk_width=model.qk_width, model__vo_width=model.vo_width)
@@ -361,21 +372,32 @@ def _check_data(data: World) -> None:
     if isinstance(data, RandomData):
         _at_least(2, data__vocab_size=data.vocab_size)
         _one_of("data.sampler", data.sampler, ("functional", "uniform"))
-        room = data.vocab_size ** (order - 1 if data.sampler == "functional" else order)
+        places = order - 1 if data.sampler == "functional" else order
+        _require(
+            places * math.log2(data.vocab_size) < 62,
+            f"data.vocab_size={data.vocab_size} with data.order={order} has too many n-grams to number; lower one.",
+        )
+        room = data.vocab_size**places
         what = "contexts" if data.sampler == "functional" else "n-grams"
         _require(
             data.num_sentences <= room,
             f"data.num_sentences={data.num_sentences} is more than the {room} distinct {what} of "
             f"data.vocab_size={data.vocab_size} at data.order={order}.",
         )
-        _require(room < 2**62, f"data.vocab_size={data.vocab_size} to the power of data.order={order} is too large.")
     columns = getattr(data, "columns", None)
     if columns is not None:
+        _require(
+            all(isinstance(column, int | str) for column in columns),
+            f"data.columns={columns} must be names or positions.",
+        )
         _require(len(columns) == order, f"data.columns={columns} must name data.order={order} columns.")
         _require(len(set(columns)) == len(columns), f"data.columns={columns} names a column twice.")
     if isinstance(data, TriplesData):
         _require(bool(data.path), "data.path is missing: name the file of tokens, as in data.path=facts.tsv.")
-        _require(data.delimiter is None or len(data.delimiter) == 1, "data.delimiter must be a single character.")
+        _require(
+            data.delimiter is None or len(data.delimiter) == 1,
+            f"data.delimiter={data.delimiter!r} must be a single character.",
+        )
         named = [c for c in columns or [] if not isinstance(c, int)]
         _require(data.header or not named, f"data.columns={columns} has names: set data.header=true, or use positions.")
     if isinstance(data, PykeenData):
@@ -396,6 +418,8 @@ def _make_choices(config: Config) -> None:
     data, model, artifacts = config.data, config.model, config.artifacts
     data.seed = config.seed if data.seed is None else data.seed
     data.order = _data_order(data)
+    if isinstance(data, TriplesData) and data.delimiter is None:
+        data.delimiter = "," if str(data.path).endswith(".csv") else "\t"
     model.qk_width = model.qk_width or model.width // model.heads
     model.vo_width = model.vo_width or model.width // model.heads
     artifacts.order = artifacts.order or data.order

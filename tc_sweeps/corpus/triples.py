@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,8 +38,8 @@ def triples_corpus(data: TriplesData) -> Corpus:
 def read_rows(path: Path, data: TriplesData) -> list[Row]:
     """Return the chosen columns of every line."""
     assert data.order is not None
-    delimiter = data.delimiter or ("," if path.suffix == ".csv" else "\t")
-    lines = _parse(path, delimiter)
+    assert data.delimiter is not None
+    lines = _parse(path, data.delimiter)
     header: list[str] | None = next(lines, (0, None))[1] if data.header else None
     width = len(header) if header else None
     columns: list[int] | None = None
@@ -70,19 +71,23 @@ def _parse(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise ConfigError(f"data.path={path} cannot be read: {error.strerror}.") from error
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}, line {line}: the file is not UTF-8 (byte 0x{content[error.start]:02x}).") from error
+    # Only line ends end a line: Python's own splitlines knows other characters that may stand in a token.
+    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
     # Quotes mean something in a CSV file only; a token of a TSV file may begin with one.
-    lines = text.splitlines(keepends=True)
     if delimiter == "\t":
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(lines, delimiter=delimiter)
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            yield reader.line_num, [cell.strip() for cell in cells]
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
 def _positions(path: Path, data: TriplesData, header: list[str] | None, width: int) -> list[int]:

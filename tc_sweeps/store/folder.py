@@ -63,14 +63,16 @@ class RunFolder:
 
     def begin(self, config: Config, columns: Sequence[str]) -> None:
         """Start the run anew: config.yaml, status.json and a metrics.csv with nothing but its header."""
-        attempt = self.status["attempt"] + 1
-        (self.path / "model.safetensors").unlink(missing_ok=True)
+        # In this order, whatever moment the process dies at: no run is read as finished without its weights, and a
+        # folder with a config.yaml has every file that the tables read.
+        status = {"state": "running", "reason": None, "step": 0, "attempt": self.status["attempt"] + 1}
+        replace_text(self.path / "status.json", json.dumps(status))
+        for stale in ("model.safetensors", "survival.parquet", "artifacts.parquet", "fibers.parquet"):
+            (self.path / stale).unlink(missing_ok=True)
         self._columns = ["step", *columns]
         self._rows, self._survival = [], []
-        replace_text(self.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-        status = {"state": "running", "reason": None, "step": 0, "attempt": attempt}
-        replace_text(self.path / "status.json", json.dumps(status))
         self._write_metrics()
+        replace_text(self.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
 
     def write_facts(self, facts: Mapping[str, Value], vocabulary: Sequence[str] | None) -> None:
         """Write what is known of a run before it trains: sizes of corpus and model, and the tokens' names if any."""

@@ -62,7 +62,7 @@ class SweepFolder:
             table = self.results()
             # A column of lists, or of values of several types, would not survive Parquet.
             for name in table.columns[table.map(lambda value: isinstance(value, list)).any()]:
-                table[name] = table[name].map(json.dumps)
+                table[name] = table[name].map(json.dumps, na_action="ignore")
             replace(self.path / "results.parquet", lambda path: table.to_parquet(path, index=False))
 
 

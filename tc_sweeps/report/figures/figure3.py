@@ -1,0 +1,183 @@
+"""The paper's Figure 3: artifacts of models of different sizes on one data set, at several thresholds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tc_sweeps.config import ConfigError
+from tc_sweeps.report import style
+from tc_sweeps.report.frame import fully_fitted, load_finished, load_survival, over_seeds, split, swept_keys
+from tc_sweeps.report.intervals import Interval, student_t
+
+CLAIM = (
+    "On one data set, models with fewer non-embedding parameters have more artifacts; even with many parameters there "
+    "are more than 10 times as many as training triples (Section 2.1, Figure 3)."
+)
+BOUND = 10
+FLAT = 0.1  # a change over all sizes by less than this share of the mean is none worth the name
+THRESHOLDS = [0.1, 0.3, 0.5, 0.7, 0.9]
+
+SIZE = "model/non_embedding_parameters"
+
+
+@style.styled
+def draw(sweep: Path) -> Figure:
+    """Return artifacts per distinct training triple against non-embedding parameters, a curve per threshold.
+
+    One column per objective (and per data set, where there are several); below, how well the same runs fit their
+    triples. Bars are 95 % Student t intervals over seeds; hollow points are sizes that a seed did not fully fit.
+    """
+    runs, survival = _load(sweep)
+    shape, columns = _keys(runs)
+    panels = split(runs, columns)
+    figure = style.new_figure(0.8 + 4.0 * len(panels), 7.4)
+    grid = figure.subplots(3, len(panels), sharex="col", sharey="row", squeeze=False, height_ratios=[3, 1, 1])
+    colours = style.shades(len(THRESHOLDS))
+    for place, (values, part) in enumerate(panels):
+        top, middle, bottom = grid[:, place]
+        here = survival[survival["run_id"].isin(part["run_id"])]
+        style.log_x(bottom, part[SIZE].tolist())
+        for threshold, colour in zip(THRESHOLDS, colours, strict=True):
+            at = here[np.isclose(here["threshold"], threshold)]
+            if len(at):
+                means = over_seeds(at, [*shape, SIZE, "fitted"], ["ratio"])
+                style.draw_means(top, means, SIZE, colour=colour, hollow=(~means["fitted"]).tolist())
+        top.axhline(BOUND, color="black", linestyle=":", linewidth=1)
+        for axes, metric in ((middle, "train/accuracy"), (bottom, "train/excess_loss")):
+            means = over_seeds(part, [*shape, SIZE, "fitted"], [metric])
+            style.draw_means(axes, means, SIZE, colour="black", hollow=(~means["fitted"]).tolist())
+        middle.axhline(part["corpus/fully_fitted_accuracy"].mean(), color=style.GREY, linestyle="--", linewidth=1)
+        top.set_ylim(bottom=0)
+        top.set_title(style.describe(values))
+        bottom.set_xlabel("non-embedding parameters")
+    # A loss at rounding error of its floor, or one that hardly changes, has no place on a logarithm.
+    if 0 < 3 * runs["train/excess_loss"].min() < runs["train/excess_loss"].max():
+        grid[2, 0].set_yscale("log")
+    grid[0, 0].set_ylabel("artifacts per training triple")
+    grid[1, 0].set_ylabel("accuracy on\ntraining triples")
+    grid[2, 0].set_ylabel("excess loss\n(nats per sentence)")
+    style.legend_below(
+        figure,
+        [
+            *(style.line(f"P > {tau:g}", colour, marker="o") for tau, colour in zip(THRESHOLDS, colours, strict=True)),
+            style.line("under-fitted in a seed", marker="o", linestyle="none", markerfacecolor="white"),
+            style.line(f"{BOUND} per triple", "black", linestyle=":", linewidth=1),
+            style.line("fully fitted from here up", linestyle="--", linewidth=1),
+        ],
+    )
+    return figure
+
+
+def verdict(sweep: Path) -> str:
+    """Return, per objective and threshold, the trend of the ratio with size and whether it stays above 10.
+
+    Only sizes that every seed fully fitted count. The trend is the slope of a straight line through the ratios against
+    the logarithm of the number of parameters, one slope per seed: artifacts per triple and doubling of parameters.
+    """
+    runs, survival = _load(sweep)
+    shape, columns = _keys(runs)
+    sentences, answers = [], []
+    for values, part in split(runs, columns):
+        fitted = part[part["fitted"]]
+        left_out = [_size_name(size, shape, part) for size in sorted(part.loc[~part["fitted"], SIZE].unique())]
+        name = style.describe(values) or "all runs"
+        without = f" Left out as not fully fitted: {', '.join(left_out)}." if left_out else ""
+        if fitted[SIZE].nunique() < 2:
+            sentences.append(f"{name}: fewer than two sizes are fully fitted, so there is no trend to tell.{without}")
+            answers.append("unsure")
+            continue
+        told = []
+        for threshold in THRESHOLDS:
+            at = survival[np.isclose(survival["threshold"], threshold) & survival["run_id"].isin(fitted["run_id"])]
+            if at.empty:
+                continue
+            trend, answer = _trend(at)
+            above, stays = _stays_above(over_seeds(at, [*shape, SIZE], ["ratio"]))
+            told.append(f"at P > {threshold:g} it {trend}, {above}")
+            if answer in ("rises", "flat") or stays == "no":
+                answers.append("fails")
+            else:
+                answers.append("holds" if (answer, stays) == ("falls", "yes") else "unsure")
+        sizes = f"{fitted[SIZE].min():,} to {fitted[SIZE].max():,} parameters"
+        sentences.append(f"{name}, {sizes}: {'; '.join(told)}.{without}")
+    start = {
+        frozenset(["holds"]): "Holds at every threshold.",
+        frozenset(["fails"]): "Does not hold at any threshold.",
+    }.get(frozenset(answers))
+    if start is None:
+        held, failed = answers.count("holds"), answers.count("fails")
+        start = (
+            f"Holds in {held} and does not hold in {failed} of {len(answers)} combinations of objective and threshold."
+            if held or failed
+            else "Cannot be said from these runs."
+        )
+    end = "Slopes are in artifacts per triple and doubling of parameters, with 95 % Student t intervals over seeds."
+    return "\n".join([start, *sentences, end])
+
+
+def _load(sweep: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the finished runs and their survival curves; `fitted` says whether every seed of that size fits."""
+    runs = load_finished(sweep).assign(run_fits=lambda frame: fully_fitted(frame))
+    survival = load_survival(sweep, THRESHOLDS)
+    if survival.empty:
+        raise ConfigError(f"No run of the sweep '{sweep.name}' has a survival curve: Figure 3 cannot be drawn.")
+    shape, columns = _keys(runs)
+    runs["fitted"] = runs.groupby([*columns, *shape, SIZE], dropna=False)["run_fits"].transform("all")
+    return runs, survival.merge(runs[["run_id", "fitted"]], on="run_id")
+
+
+def _keys(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Return the swept keys that shape the model, and those that need a column of panels of their own."""
+    swept = swept_keys(runs)
+    shape = [key for key in swept if key.startswith("model.")]
+    others = [key for key in swept if key not in shape and key != "objective.positions"]
+    # A key that goes along with the size (a learning rate chosen per width) is no second axis.
+    groups = runs.groupby([SIZE, *shape], dropna=False)
+    columns = [key for key in others if (groups[key].nunique(dropna=False) > 1).any()]
+    return shape, ["objective.positions", *columns]
+
+
+def _size_name(size: float, shape: list[str], part: pd.DataFrame) -> str:
+    here = part[part[SIZE] == size]
+    known = style.describe({key: here[key].iloc[0] for key in shape})
+    unfit = f"{int((~here['run_fits']).sum())} of {len(here)} runs"
+    return f"{known or f'{size:,.0f} parameters'} ({unfit})"
+
+
+def _trend(at: pd.DataFrame) -> tuple[str, str]:
+    """Return the trend in words, and whether it `falls`, `rises`, is `flat` or is `unsure`."""
+    means = at.groupby(SIZE)["ratio"].mean().sort_index()
+    # A seed that lacks a size would have a slope of other sizes than the rest.
+    whole = [seed for _, seed in at.groupby("seed") if seed[SIZE].nunique() == len(means)]
+    slope = student_t([float(np.polyfit(np.log2(seed[SIZE].astype(float)), seed["ratio"], 1)[0]) for seed in whole])
+    ends = f"from {means.iloc[0]:.3g} to {means.iloc[-1]:.3g}"
+    if slope.seeds < 2:
+        direction = "falls" if means.iloc[-1] < means.iloc[0] else "rises"
+        return f"{direction} {ends} (too few seeds for an interval)", "unsure"
+    if slope.below(0) or slope.above(0):
+        word = "falls" if slope.below(0) else "rises"
+        steps = np.diff(means)
+        crooked = "" if (steps <= 0).all() or (steps >= 0).all() else ", not at every step"
+        return f"{word} {ends} (slope {slope}{crooked})", word
+    doublings = float(np.log2(means.index[-1] / means.index[0]))
+    if max(-slope.low, slope.high) * doublings < FLAT * means.mean():
+        return f"is flat, {ends} (slope {slope})", "flat"
+    return f"has no trend that stands out from the noise, {ends} (slope {slope})", "unsure"
+
+
+def _stays_above(means: pd.DataFrame) -> tuple[str, str]:
+    """Return in words whether every mean is above 10, and `yes`, `no` or `unsure`."""
+    rows = [Interval(row["mean"], row["low"], row["high"], row["runs"]) for row in means.to_dict("records")]
+    least = min(rows)
+    if any(row.below(BOUND) for row in rows):
+        return (
+            f"and is below {BOUND} at {sum(row.below(BOUND) for row in rows)} of {len(rows)} sizes (least {least})",
+            "no",
+        )
+    if all(row.above(BOUND) for row in rows):
+        return f"always above {BOUND} (least {least})", "yes"
+    return f"and whether it stays above {BOUND} cannot be said (least {least})", "unsure"

@@ -1,0 +1,161 @@
+"""Generalization and hallucination on the kinship data: what training on a part of the facts makes of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tc_sweeps.config import ConfigError
+from tc_sweeps.report import style
+from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys
+from tc_sweeps.report.intervals import Interval, student_t
+
+CLAIM = (
+    "Generalizations and hallucinations are both artifacts of the completion, which the model cannot tell apart: they "
+    "appear together, and what changes the one may change the other (Sections 3 and 3.5)."
+)
+
+RECALL, SHARE, PER_CONTEXT = "generalization/recall", "hallucination/share", "hallucination/per_context"
+ATTAINABLE = "generalization/attainable_recall"
+FRACTION = "training fraction"
+
+
+@style.styled
+def draw(sweep: Path) -> Figure:
+    """Return recall and hallucination over training, and one against the other.
+
+    Colours are training fractions, line styles the other swept keys (widths); lines are means and bands 95 % Student t
+    intervals over seeds. Thin horizontal lines are the recall that can be attained, where that is below 1.
+    """
+    curves = _curves(sweep)
+    others = _others(curves)
+    fractions = sorted(curves[FRACTION].unique())
+    colours = dict(zip(fractions, style.shades(len(fractions)), strict=True))
+    kinds = [values for values, _ in split(curves, others)]
+    wrong = PER_CONTEXT if curves[PER_CONTEXT].notna().any() else SHARE
+    figure = style.new_figure(12.5, 4.6)
+    left, middle, right = figure.subplots(1, 3)
+    for values, part in split(curves, others):
+        linestyle = style.LINES[kinds.index(values) % len(style.LINES)]
+        marker = style.MARKERS[kinds.index(values) % len(style.MARKERS)]
+        for fraction, runs in part.groupby(FRACTION):
+            colour = colours[fraction]
+            means = over_seeds(runs, ["step"], list(dict.fromkeys([RECALL, SHARE, wrong])))
+            by_metric = {metric: rows.sort_values("step") for metric, rows in means.groupby("metric")}
+            style.draw_band(left, by_metric[RECALL], "step", colour=colour, linestyle=linestyle)
+            style.draw_band(middle, by_metric[SHARE], "step", colour=colour, linestyle=linestyle)
+            path_x, path_y = by_metric[RECALL]["mean"].to_numpy(), by_metric[wrong]["mean"].to_numpy()
+            right.plot(path_x, path_y, color=colour, linestyle=linestyle, marker=".", markersize=3)
+            right.plot(path_x[-1:], path_y[-1:], color=colour, linestyle="none", marker=marker, markersize=7)
+    for fraction, runs in curves.groupby(FRACTION):
+        attainable = runs[ATTAINABLE].mean()
+        if attainable < 1:
+            left.axhline(attainable, color=colours[fraction], linestyle=(0, (1, 3)), linewidth=1)
+    left.set(xlabel="optimizer step", ylabel="recall of held-out facts", ylim=(0, 1), title="generalization")
+    middle.set(xlabel="optimizer step", ylabel="share of labelled artifacts", ylim=(0, 1), title="hallucination")
+    right.set(
+        xlabel="recall of held-out facts",
+        ylabel="hallucinations per labelled unseen context" if wrong == PER_CONTEXT else "share of labelled artifacts",
+        xlim=(0, 1),
+        ylim=(0, 1 if curves[wrong].max() <= 1 else None),
+        title="one against the other, over training",
+    )
+    seeds = curves.groupby([FRACTION, *others], dropna=False)["run_id"].nunique()
+    few, many = int(seeds.min()), int(seeds.max())
+    count = f"{many} seed{'s' * (many > 1)}" if few == many else f"{few} to {many} seeds"
+    figure.suptitle(f"{count} each: mean and 95 % Student t interval", fontsize=9)
+    handles = [style.line(f"trained on {fraction:.0%} of the contexts", colours[fraction]) for fraction in fractions]
+    if others:
+        handles += [
+            style.line(
+                style.describe(values),
+                linestyle=style.LINES[place % len(style.LINES)],
+                marker=style.MARKERS[place % len(style.MARKERS)],
+            )
+            for place, values in enumerate(kinds)
+        ]
+    handles.append(style.line("attainable recall, where below 1", linestyle=(0, (1, 3)), linewidth=1))
+    style.legend_below(figure, handles)
+    return figure
+
+
+def verdict(sweep: Path) -> str:
+    """Return recall and hallucination at the last evaluation per training fraction, and whether both grew together.
+
+    Growing together is measured in each run as the correlation, over its evaluations, of recall with hallucinations per
+    labelled unseen context (their number, where that is undefined).
+    """
+    curves = _curves(sweep)
+    others = _others(curves)
+    sentences, both, together = [], [], []
+    for values, part in split(curves, [FRACTION, *others]):
+        fraction = values.pop(FRACTION)
+        last = part[part["step"] == part.groupby("run_id")["step"].transform("max")]
+        at_end = {metric: student_t(last[metric]) for metric in (RECALL, SHARE)}
+        growth = student_t([_correlation(run) for _, run in part.groupby("run_id")])
+        name = ", ".join(filter(None, [f"trained on {fraction:.0%}", style.describe(values)]))
+        sentences.append(
+            f"{name}: recall {_told(at_end[RECALL])}, hallucination share {_told(at_end[SHARE])}, "
+            f"correlation over training {_told(growth)}."
+        )
+        both.append(_judge([at_end[RECALL], at_end[SHARE]]))
+        together.append(_judge([growth]))
+    end = "At the last evaluation; 95 % Student t intervals over seeds."
+    return "\n".join(
+        [
+            _summary(both, "Both generalizations and hallucinations are there at the end"),
+            _summary(together, "They grow together over training"),
+            *sentences,
+            end,
+        ]
+    )
+
+
+def _curves(sweep: Path) -> pd.DataFrame:
+    finished = load_finished(sweep)
+    curves = load_curves(sweep)
+    curves = curves[curves["run_id"].isin(finished["run_id"])]
+    if "data.held_out_fraction" not in curves or not curves[RECALL].notna().any():
+        raise ConfigError(
+            f"No run of the sweep '{sweep.name}' has held-out facts: set data.held_out_fraction to more than 0."
+        )
+    held = curves[curves["data.held_out_fraction"] > 0]
+    return held.assign(**{FRACTION: (1 - held["data.held_out_fraction"].astype(float)).round(6)})
+
+
+def _others(curves: pd.DataFrame) -> list[str]:
+    return [key for key in swept_keys(curves) if key not in ("data.held_out_fraction", "data.num_sentences")]
+
+
+def _correlation(run: pd.DataFrame) -> float:
+    wrong = PER_CONTEXT if run[PER_CONTEXT].notna().any() else "hallucination/count"
+    pairs = run[[RECALL, wrong]].dropna().to_numpy(float)
+    if len(pairs) < 3 or (pairs.std(axis=0) == 0).any():
+        return float("nan")
+    return float(np.corrcoef(pairs.T)[0, 1])
+
+
+def _told(value: Interval) -> str:
+    if value.seeds == 0:
+        return "undefined"
+    return str(value) if value.seeds > 1 else f"{value} (one seed)"
+
+
+def _judge(values: list[Interval]) -> str:
+    if all(value.above(0) or (value.seeds > 1 and value.low == value.mean > 0) for value in values):
+        return "yes"
+    return "no" if any(value.below(0) or value.mean == value.high == 0 for value in values) else "unsure"
+
+
+def _summary(answers: list[str], what: str) -> str:
+    yes, no = answers.count("yes"), answers.count("no")
+    if yes == len(answers):
+        return f"{what}: holds in all {yes} settings." if yes > 1 else f"{what}: holds."
+    if no == len(answers):
+        return f"{what}: does not hold."
+    if yes or no:
+        return f"{what}: holds in {yes} of {len(answers)} settings and does not hold in {no}."
+    return f"{what}: cannot be said from these runs."

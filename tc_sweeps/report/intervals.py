@@ -1,0 +1,79 @@
+"""Student t intervals over seeds, and how a number and its interval are spelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its 95 % Student t interval; `low` and `high` are NaN for fewer than two seeds."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return spell(self.mean, self.low, self.high)
+
+    def above(self, bound: float) -> bool:
+        """Whether the whole interval lies above `bound`; never so without an interval."""
+        return self.low > bound
+
+    def below(self, bound: float) -> bool:
+        """Whether the whole interval lies below `bound`; never so without an interval."""
+        return self.high < bound
+
+
+def half_width(deviation: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Return half the width of the 95 % Student t interval of a mean; NaN where there are fewer than two values.
+
+    `deviation` is the sample standard deviation (n - 1 in the denominator) and `count` the number n of values:
+    half width = t_{n-1, 0.975} * deviation / sqrt(n). For the values 1, 2, 3 it is 4.3027 * 1 / sqrt(3) = 2.484.
+    """
+    several = np.where(count >= 2, count, np.nan)
+    return np.asarray(stdtrit(several - 1, (1 + LEVEL) / 2) * deviation / np.sqrt(several))
+
+
+def student_t(values: Iterable[float]) -> Interval:
+    """Return the mean of one value per seed with its 95 % Student t interval; undefined values (NaN) are left out."""
+    numbers = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
+    if not len(numbers):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = float(numbers.mean())
+    deviation = float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan
+    half = float(half_width(np.asarray(deviation), np.asarray(len(numbers))))
+    return Interval(mean, mean - half, mean + half, len(numbers))
+
+
+def spell(mean: float, low: float, high: float) -> str:
+    """Return `mean [low, high]`, or the mean alone where there is no interval.
+
+    As many digits as two of the half width need, and at most four of the mean: 18.0234 +- 0.4111
+    is 18.02 [17.61, 18.43].
+    """
+    if math.isnan(mean):
+        return ""
+    half = (high - low) / 2
+    if math.isnan(half) or half <= 0:
+        return plain(mean) if math.isnan(half) else f"{plain(mean)} [{plain(low)}, {plain(high)}]"
+    if 0 < abs(mean) < 1e-3:
+        return f"{mean:.1e} [{low:.1e}, {high:.1e}]"
+    # More than four digits of the mean itself say nothing to a reader, however narrow the interval.
+    most = 3 - math.floor(math.log10(abs(mean))) if mean else 4
+    digits = max(0, min(1 - math.floor(math.log10(half)), most))
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def plain(value: float) -> str:
+    """Return a number as a reader expects it: whole numbers whole, others with four significant digits."""
+    if math.isnan(value):
+        return ""
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e9 else f"{value:.4g}"

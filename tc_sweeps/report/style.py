@@ -1,0 +1,149 @@
+"""How every figure looks: colours that colour-blind readers tell apart, error bars, and files written whole.
+
+Figures are made without pyplot, so that drawing leaves nothing behind in the process and needs no display.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from tc_sweeps.store.files import replace
+
+# Okabe and Ito's palette, the pale yellow left out: it cannot be seen as a line on white.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "#8A8A8A"
+LINES = ["-", "--", ":", "-."]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+
+RC: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "pdf.fonttype": 42,  # text in a PDF stays text
+}
+
+styled = mpl.rc_context(RC)  # a decorator: what is drawn inside has this style, what is drawn elsewhere is left alone
+
+
+def new_figure(width: float, height: float, *, solid: bool = False) -> Figure:
+    """Return an empty figure of that many inches, drawn by Agg; `solid` panels are placed by hand."""
+    # The constrained layout does not know what the labels of axes in three dimensions need.
+    figure = Figure(figsize=(width, height), layout=None if solid else "constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@styled
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write the figure as `path`.png (200 dpi) and `path`.pdf, each replaced at once, and return both paths."""
+    paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
+    # Without its date a figure of the same runs is the same file.
+    replace(paths[0], lambda new: figure.savefig(new, format="png", dpi=200))
+    replace(paths[1], lambda new: figure.savefig(new, format="pdf", metadata={"CreationDate": None}))
+    return paths
+
+
+def shades(count: int) -> list[Any]:
+    """Return `count` colours in order from dark to light, for values that have an order."""
+    return list(mpl.colormaps["viridis"](np.linspace(0.0, 0.85, count)))
+
+
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """Put one legend under all panels, in as many columns as its longest entry leaves room for."""
+    inches = 0.7 + 0.065 * max(len(handle.get_label()) for handle in handles)  # of one column, at the legend's size
+    columns = int(figure.get_figwidth() / inches)
+    figure.legend(
+        handles=list(handles),
+        loc="outside lower center" if figure.get_layout_engine() else "lower center",
+        ncols=max(1, min(columns, len(handles))),
+    )
+
+
+def line(label: str, colour: Any = GREY, **options: Any) -> Line2D:
+    """Return a legend's entry."""
+    return Line2D([], [], color=colour, label=label, **options)
+
+
+def draw_means(
+    axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, hollow: Sequence[bool] | None = None, **options: Any
+) -> None:
+    """Draw means with the bars of their intervals against the column `x`; `hollow` points have an empty marker."""
+    table = table.assign(hollow=[False] * len(table) if hollow is None else list(hollow)).sort_values(x)
+    marker, linestyle = options.get("marker", "o"), options.get("linestyle", "-")
+    axes.plot(table[x], table["mean"], color=colour, linestyle=linestyle)
+    bars = table.dropna(subset=["mean", "low", "high"])
+    if len(bars):
+        low, high = bars["mean"] - bars["low"], bars["high"] - bars["mean"]
+        axes.errorbar(bars[x], bars["mean"], yerr=[low, high], fmt="none", ecolor=colour, elinewidth=1, capsize=2.5)
+    for empty, face in ((True, "white"), (False, colour)):
+        points = table[table["hollow"] == empty]
+        axes.plot(
+            points[x], points["mean"], marker=marker, linestyle="none", color=colour, markerfacecolor=face, zorder=3
+        )
+
+
+def draw_band(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, linestyle: str = "-") -> None:
+    """Draw a mean as a line and its interval as a band against the column `x`."""
+    table = table.sort_values(x)
+    axes.plot(table[x], table["mean"], color=colour, linestyle=linestyle)
+    axes.fill_between(table[x], table["low"], table["high"], color=colour, alpha=0.18, linewidth=0)
+
+
+def log_x(axes: Axes, values: Sequence[float]) -> None:
+    """Make the x axis logarithmic with ticks at the values that were tried, as many as can be read."""
+    axes.set_xscale("log")
+    tried = sorted(set(values))
+    if len(tried) < 2:
+        axes.xaxis.set_major_locator(FixedLocator(tried))
+    else:
+        room = np.log(tried[-1] / tried[0]) / 7
+        shown = [tried[-1]]
+        for value in reversed(tried[:-1]):
+            if np.log(shown[-1] / value) > room:
+                shown.append(value)
+        axes.xaxis.set_major_locator(FixedLocator(shown))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+
+
+def log_y(axes: Axes) -> None:
+    """Make the y axis logarithmic with ticks at 1, 2 and 5 times powers of ten."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def describe(values: dict[str, Any]) -> str:
+    """Return `width 32, heads 4` for config keys and their values, as legends and sentences name runs."""
+    named = []
+    for key, value in values.items():
+        if key == "objective.positions":
+            named.append({"all": "loss on all positions", "last": "loss on the last token"}.get(value, str(value)))
+            continue
+        name = key.rpartition(".")[2].replace("_", " ")
+        missing = value is None or (isinstance(value, float) and np.isnan(value))
+        shown = f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        named.append(f"{name} {'null' if missing else shown}")
+    return ", ".join(named)

@@ -1,0 +1,74 @@
+"""What several tests of the model stand on: small models with every weight in play, small corpora, a real trainer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from tc_sweeps.config import Config, resolve
+from tc_sweeps.corpus import Corpus, build_corpus
+from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Use one thread: models this small are slower with more, ten times so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def shaken_model() -> Callable[..., ToyTransformer]:
+    """Make a float64 model whose zero and unit weights (biases, positions, norms) are random too."""
+
+    def make(*, vocab_size: int = 6, max_length: int = 3, members: int = 1, seed: int = 0, **model) -> ToyTransformer:
+        made = ToyTransformer(
+            resolve({"model": {"width": 8, "heads": 2, **model}}).model,
+            vocab_size=vocab_size,
+            max_length=max_length,
+            seeds=range(seed, seed + members),
+        ).double()
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in made.named_parameters():
+            if name.endswith("_bias") or name.startswith("norm") or name == "position":
+                parameter.data += torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 2
+        return made
+
+    return make
+
+
+@pytest.fixture
+def fit() -> Callable[..., StackModule]:
+    """Train configs as a stack with Lightning, set as in `train`, on the CPU; returns the trained module."""
+
+    def train(
+        configs: Sequence[Config], corpora: Sequence[Corpus] | None = None, *, precision: torch.dtype = torch.float32
+    ) -> StackModule:
+        corpora = corpora or [build_corpus(config.data) for config in configs]
+        model = ToyTransformer(
+            configs[0].model,
+            vocab_size=corpora[0].vocab_size,
+            max_length=corpora[0].order - 1,
+            seeds=[config.seed for config in configs],
+        )
+        module = StackModule(model.to(precision), configs)
+        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=configs[0].training.evaluations,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, CorpusModule(corpora, configs[0]))
+        return module
+
+    return train

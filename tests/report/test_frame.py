@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import made
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tc_sweeps.config import ConfigError
+from tc_sweeps.report import load_curves, load_survival, load_sweep, over_seeds, swept_keys
+from tc_sweeps.report.frame import fully_fitted
+from tc_sweeps.report.intervals import spell, student_t
+from tc_sweeps.store.sweep_folder import SweepFolder
+
+
+def test_interval_of_one_two_three_is_the_textbook_one() -> None:
+    # t with 2 degrees of freedom at 97.5 % is 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3).
+    interval = student_t([1, 2, 3])
+    assert interval.mean == 2
+    assert interval.high - interval.mean == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
+    assert interval.seeds == 3
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_interval_agrees_with_scipy(count: int) -> None:
+    values = np.random.default_rng(count).normal(size=count)
+    low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+    assert student_t(values)[1:3] == pytest.approx((low, high))
+
+
+def test_one_seed_has_a_mean_and_no_interval() -> None:
+    interval = student_t([4.5, float("nan")])
+    assert (interval.mean, interval.seeds) == (4.5, 1)
+    assert math.isnan(interval.low)
+    assert not interval.above(0)
+    assert not interval.below(100)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((18.0234, 17.6123, 18.4345), "18.02 [17.61, 18.43]"),
+        ((18.0234, math.nan, math.nan), "18.02"),
+        ((3.0, 3.0, 3.0), "3 [3, 3]"),
+        ((8e-5, 7e-5, 9e-5), "8.0e-05 [7.0e-05, 9.0e-05]"),
+        ((9500.4, 9400.2, 9600.6), "9500 [9400, 9601]"),
+        ((0.0, -0.5, 0.5), "0.00 [-0.50, 0.50]"),
+        ((math.nan, math.nan, math.nan), ""),
+    ],
+)
+def test_numbers_are_spelled_with_their_interval(numbers: tuple[float, float, float], text: str) -> None:
+    assert spell(*numbers) == text
+
+
+def test_over_seeds_leaves_out_undefined_values_and_keeps_null_keys() -> None:
+    frame = pd.DataFrame(
+        {
+            "state": ["finished"] * 5 + ["failed"],
+            "data.num_sentences": [500, 500, 500, None, None, 500],
+            "artifacts/count": [1.0, 3.0, np.nan, 7.0, 9.0, 1000.0],
+        }
+    )
+    table = over_seeds(frame, ["data.num_sentences"], ["artifacts/count"])
+    assert list(table.columns) == ["data.num_sentences", "metric", "mean", "low", "high", "runs"]
+    known, null = table.iloc[0], table.iloc[1]
+    assert (known["data.num_sentences"], known["mean"], known["runs"]) == (500, 2, 2)
+    assert known["high"] - known["mean"] == pytest.approx(stats.t.ppf(0.975, 1) * math.sqrt(2) / math.sqrt(2))
+    assert np.isnan(null["data.num_sentences"])
+    assert (null["mean"], null["runs"]) == (8, 2)
+
+
+def test_over_seeds_without_keys_is_one_group_and_of_nothing_is_empty() -> None:
+    frame = pd.DataFrame({"state": ["finished"] * 2, "m": [1.0, 2.0], "nothing": [None, None]})
+    table = over_seeds(frame, [], ["m", "nothing"]).set_index("metric")
+    assert table.loc["m", "mean"] == 1.5
+    assert table.loc["nothing", "runs"] == 0
+    assert np.isnan(table.loc["nothing", "mean"])
+
+
+def test_load_sweep_by_name_and_by_path_with_one_row_per_run(outputs: Path) -> None:
+    made.sizes_sweep(outputs)
+    runs = load_sweep("figure2")
+    pd.testing.assert_frame_equal(runs, load_sweep(outputs / "figure2"))
+    assert len(runs) == 2 * 5 * 3 + 1
+    assert runs["state"].value_counts().to_dict() == {"finished": 30, "failed": 1}
+    assert swept_keys(runs) == ["data.num_sentences", "objective.positions"]
+    assert list(fully_fitted(runs[runs["data.num_sentences"] == 4000]).unique()) == [False]
+
+
+def test_every_adds_the_runs_of_earlier_plans(outputs: Path) -> None:
+    run = made.finished_random_run(outputs, "s", {"seed": 0}, ratio=lambda _: 18)
+    made.finished_random_run(outputs, "s", {"seed": 1}, ratio=lambda _: 18)
+    SweepFolder(outputs / "s").add_run(run.run_id, experiment="s", launch="2026")
+    assert len(load_sweep("s")) == 1
+    assert len(load_sweep("s", every=True)) == 2
+
+
+def test_curves_have_a_row_per_evaluation_and_survival_a_row_per_threshold(outputs: Path) -> None:
+    made.widths_sweep(outputs, slope=-1, seeds=[0])
+    curves = load_curves("figure3")
+    assert len(curves) == 12 * len(made.STEPS)
+    assert {"model.width", "corpus/train_ngrams", "train/accuracy", "step"} <= set(curves)
+    survival = load_survival("figure3")
+    assert len(survival) == 12 * len(made.THRESHOLDS)
+    assert (survival["ratio"] == survival["count"] / 500).all()
+    assert set(load_survival("figure3", [0.1, 0.9])["threshold"]) == {0.1, 0.9}
+
+
+def test_swept_keys_leave_out_what_follows(outputs: Path) -> None:
+    for width, seed in ((16, 0), (32, 1)):
+        overrides = {"model.width": width, "seed": seed, "tracking.mode": "none" if seed else "offline"}
+        made.begin(outputs, "following", overrides)
+    assert swept_keys(load_sweep("following")) == ["model.width"]
+    for seed, data_seed, qk_width in ((0, 7, 4), (1, 8, 16)):
+        made.begin(outputs, "own", {"seed": seed, "data.seed": data_seed, "model.qk_width": qk_width})
+    assert swept_keys(load_sweep("own")) == ["data.seed", "model.qk_width"]
+
+
+def test_swept_keys_between_worlds_are_their_name_alone(outputs: Path) -> None:
+    made.begin(outputs, "worlds", {"data.name": "random"})
+    made.begin(outputs, "worlds", {"data.name": "kinships"})
+    assert swept_keys(load_sweep("worlds")) == ["data.name"]
+
+
+def test_a_null_is_a_value_that_can_be_swept(outputs: Path) -> None:
+    made.begin(outputs, "nulls", {"data.name": "kinships", "data.num_sentences": None})
+    made.begin(outputs, "nulls", {"data.name": "kinships", "data.num_sentences": 1000})
+    assert swept_keys(load_sweep("nulls")) == ["data.num_sentences"]
+
+
+def test_a_sweep_without_runs_is_an_empty_frame(outputs: Path) -> None:
+    (outputs / "empty").mkdir()
+    (outputs / "empty" / "plan.json").write_text('{"experiment": null, "launch": null, "run_ids": []}')
+    assert load_sweep("empty").empty
+    assert load_curves("empty").empty
+    assert load_survival("empty").empty
+
+
+def test_an_unknown_sweep_names_the_nearest(outputs: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^There is no sweep 'x': outputs/ holds no sweep yet\.$"):
+        load_sweep("x")
+    made.begin(outputs, "figure2", {})
+    made.begin(outputs, "kinships", {})
+    with pytest.raises(ConfigError, match=r"^There is no sweep 'figur2'; did you mean 'figure2'\?$"):
+        load_sweep("figur2")

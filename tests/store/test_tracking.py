@@ -1,0 +1,502 @@
+"""The mirror at W&B with real parts: real runs, their files read back, real dead servers, real kills."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tc_sweeps.config import Config, resolve
+from tc_sweeps.store import RunFolder, open_mirror, tracking
+from tests.wandb_files import find_runs, read_run
+
+THRESHOLDS = np.array([0.5, 0.7, 0.9])
+API_KEY = "local-" + "0" * 40  # W&B accepts any key of this length; only its server knows better
+OFFLINE = "W&B goes on offline"
+
+
+def a_run(outputs: Path, *, mode: str = "offline", sweep: str = "demo", seed: int = 0) -> tuple[Config, RunFolder]:
+    config = resolve({"sweep": sweep, "seed": seed, "tracking": {"mode": mode, "project": "toys"}})
+    folder = RunFolder.of(config, outputs)
+    folder.begin(config, ["train/loss", "artifacts/count", "test/loss"])
+    return config, folder
+
+
+def rows(seed: int) -> list[dict[str, float | int | None]]:
+    """Three evaluations; the second has an undefined metric."""
+    return [
+        {
+            "train/loss": 1 / (3 + seed + step),
+            "artifacts/count": 7 * step + seed,
+            "test/loss": None if step == 1 else 0.1,
+        }
+        for step in range(3)
+    ]
+
+
+def shown(seed: int) -> list[dict[str, float | int]]:
+    """What a mirror of `rows` shows: the steps, and no undefined metric."""
+    return [
+        {"step": 50 * (i + 1), **{name: value for name, value in row.items() if value is not None}}
+        for i, row in enumerate(rows(seed))
+    ]
+
+
+def show(mirror: tracking.Mirror, seed: int, *, evaluations: int = 3) -> None:
+    for i, row in enumerate(rows(seed)[:evaluations]):
+        if i == 2:
+            mirror.log_survival(50 * (i + 1), THRESHOLDS, np.array([9, 4, 1]))
+        mirror.log(50 * (i + 1), row)
+
+
+def without_table(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "survival"} for row in history]
+
+
+# ------------------------------------------------------------------------------------------------------------- offline
+
+
+def test_an_offline_run_holds_everything_of_the_run(tmp_path: Path) -> None:
+    config, folder = a_run(tmp_path)
+    mirror = open_mirror(config, folder, job_type="figure2")
+    mirror.summarize({"model/parameters": 4224, "corpus/held_out": None})
+    show(mirror, 0)
+    mirror.finish("finished")
+
+    run = read_run(folder.path)
+    assert (run.id, run.name) == (f"demo-{folder.run_id}", folder.run_id)
+    assert (run.group, run.job_type, run.project) == ("demo", "figure2", "toys")
+    assert set(run.tags) == {"random", "all"}
+    assert run.config == {"run_id": folder.run_id, **asdict(config)}
+    assert without_table(run.history) == shown(0)
+    assert run.summary["model/parameters"] == 4224
+    assert "corpus/held_out" not in run.summary
+    assert run.summary["artifacts/count"] == rows(0)[-1]["artifacts/count"]
+    assert run.axes == {"step": None, "*": "step"}
+    assert run.exit_code == 0
+
+
+def test_the_survival_curve_shares_the_row_of_its_step(tmp_path: Path) -> None:
+    config, folder = a_run(tmp_path)
+    mirror = open_mirror(config, folder, job_type="run")
+    show(mirror, 0)
+    mirror.finish("finished")
+    run = read_run(folder.path)
+    assert ["survival" in row for row in run.history] == [False, False, True]
+    assert run.table("survival") == [[0.5, 9], [0.7, 4], [0.9, 1]]
+
+
+def test_a_survival_curve_without_metrics_is_kept_at_its_step(tmp_path: Path) -> None:
+    config, folder = a_run(tmp_path)
+    mirror = open_mirror(config, folder, job_type="run")
+    mirror.log(50, {"train/loss": 1.0})
+    mirror.log_survival(50, THRESHOLDS, np.array([9, 4, 1]))
+    mirror.finish("finished")
+    run = read_run(folder.path)
+    assert [row["step"] for row in run.history] == [50, 50]
+    assert len(run.table("survival")) == 3
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted", "running"])
+def test_a_run_that_did_not_finish_shows_as_failed(tmp_path: Path, state: str) -> None:
+    config, folder = a_run(tmp_path)
+    mirror = open_mirror(config, folder, job_type="run")
+    mirror.finish(state)
+    mirror.finish(state)  # closing twice does no harm
+    mirror.log(50, {"train/loss": 1.0})
+    run = read_run(folder.path)
+    assert run.exit_code == 1
+    assert run.history == []
+
+
+def test_mirrors_that_are_open_at_once_stay_apart(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path, seed=seed) for seed in (0, 1)]
+    mirrors = [open_mirror(config, folder, job_type="run") for config, folder in runs]
+    for i in range(3):
+        for seed, mirror in enumerate(mirrors):
+            mirror.log(50 * (i + 1), rows(seed)[i])
+    for mirror in mirrors:
+        mirror.finish("finished")
+    for seed, (config, folder) in enumerate(runs):
+        run = read_run(folder.path)
+        assert run.id == f"demo-{folder.run_id}"
+        assert run.config["seed"] == config.seed == seed
+        assert run.history == shown(seed)
+
+
+def test_a_run_that_starts_anew_shows_no_step_twice(tmp_path: Path) -> None:
+    config, folder = a_run(tmp_path)
+    first = open_mirror(config, folder, job_type="run")
+    show(first, 0, evaluations=2)
+    first.finish("interrupted")
+    second = open_mirror(config, folder, job_type="run")
+    show(second, 0)
+    second.finish("finished")
+    assert len(list((folder.path / "wandb").glob("offline-run-*"))) == 1
+    assert [row["step"] for row in read_run(folder.path).history] == [50, 100, 150]
+
+
+def test_everything_lies_in_the_folder_of_the_run(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    made = run_script("open_show_finish('offline', 0)", tmp_path, HOME=str(home), XDG_DATA_HOME=str(home / "data"))
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == made.stderr == ""
+    assert not (home / "data").exists()
+    written = {path.name for path in (tmp_path / "demo").glob("*/wandb/offline-run-*/files/*")}
+    assert written == {"media"}  # nothing about the machine, its packages or the code
+
+
+# --------------------------------------------------------------------------------------- runs in their own processes
+
+PRELUDE = """
+import logging, sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+from test_tracking import a_run, open_mirror, show, tracking
+
+def open_show_finish(mode, seed):
+    config, folder = a_run(Path({outputs!r}), mode=mode, seed=seed)
+    mirror = open_mirror(config, folder, job_type="run")
+    mirror.summarize({{"model/parameters": 4224}})
+    show(mirror, seed)
+    mirror.finish("finished")
+
+"""
+
+
+def script(body: str, outputs: Path) -> list[str]:
+    prelude = PRELUDE.format(path=[str(Path(__file__).parent), *sys.path], outputs=str(outputs))
+    return [sys.executable, "-c", prelude + textwrap.dedent(body)]
+
+
+def surroundings(tmp_path: Path, **variables: str) -> dict[str, str]:
+    """An environment without any account at W&B."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "NETRC"))}
+    return kept | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")} | variables
+
+
+def run_script(body: str, tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = surroundings(tmp_path, **variables)
+    return subprocess.run(
+        script(body, tmp_path), env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@contextmanager
+def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a command beside the test; what still runs when the test ends, or fails, is killed."""
+    with subprocess.Popen(command, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_mode_none_makes_no_files_and_imports_no_wandb(tmp_path: Path) -> None:
+    body = """
+    from tc_sweeps.config import resolve
+    from tc_sweeps.store import RunFolder, open_mirror
+    import numpy as np
+    config = resolve({"tracking": {"mode": "none"}})
+    mirror = open_mirror(config, RunFolder.of(config, Path("%s")), job_type="run")
+    mirror.summarize({"model/parameters": 4224})
+    mirror.log_survival(50, np.ones(3), np.ones(3))
+    mirror.log(50, {"train/loss": 1.0})
+    mirror.finish("finished")
+    assert "wandb" not in sys.modules
+    """
+    alone = "import sys\nfrom pathlib import Path\n" + textwrap.dedent(body) % (tmp_path / "outputs")
+    variables = surroundings(tmp_path, PYTHONPATH=os.pathsep.join(sys.path))
+    subprocess.run([sys.executable, "-c", alone], env=variables, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_run_keeps_what_it_logged(tmp_path: Path) -> None:
+    body = """
+    config, folder = a_run(Path(sys.argv[1]))
+    mirror = open_mirror(config, folder, job_type="run")
+    mirror.summarize({"model/parameters": 4224})
+    show(mirror, 0)
+    print("logged", flush=True)
+    time.sleep(60)
+    """
+    command = [*script(body, tmp_path), str(tmp_path)]
+    with started(command, env=surroundings(tmp_path), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "logged\n"
+        time.sleep(2.5)
+        process.send_signal(signal.SIGKILL)
+    run = read_run(tmp_path / "demo", ended=False)
+    assert run.exit_code is None
+    assert without_table(run.history) == shown(0)
+    assert len(run.table("survival")) == 3
+    assert run.summary["model/parameters"] == 4224
+
+
+# -------------------------------------------------------------------------------------------------------------- online
+
+
+def test_online_without_a_key_goes_on_offline_and_asks_nobody(tmp_path: Path) -> None:
+    keyboard, terminal = pty.openpty()  # where a person sits, W&B would ask for a key
+    command = script("for seed in range(2): open_show_finish('online', seed)", tmp_path)
+    with started(command, env=surroundings(tmp_path), stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        assert process.wait(timeout=60) == 0
+    said = read_all(keyboard)
+    assert said.count("\n") == said.count(OFFLINE) == 1
+    assert "wandb login" in said
+    assert_two_offline_runs(tmp_path)
+
+
+def read_all(terminal: int) -> str:
+    text = b""
+    try:
+        while part := os.read(terminal, 65536):
+            text += part
+    except OSError:  # how Linux says that the other end of a terminal is closed
+        pass
+    os.close(terminal)
+    return text.decode()
+
+
+def assert_two_offline_runs(outputs: Path) -> None:
+    found = find_runs(outputs)
+    assert len(found) == 2
+    assert all(path.parent.name.startswith("offline-run-") for path in found)
+    for path in found:
+        run = read_run(path.parent)
+        assert without_table(run.history) == shown(run.config["seed"])
+        assert run.exit_code == 0
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["refuses", "never answers"])
+def test_an_unreachable_server_costs_a_bounded_time_once(tmp_path: Path, answers: bool) -> None:
+    with closing(socket.socket()) as server:
+        server.bind(("127.0.0.1", 0))
+        if answers:
+            server.listen(50)
+        body = """
+        tracking.INIT_SECONDS = 2.0
+        for seed in range(2):
+            began = time.monotonic()
+            open_show_finish("online", seed)
+            print(time.monotonic() - began)
+        """
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        made = run_script(body, tmp_path, WANDB_BASE_URL=url, WANDB_API_KEY=API_KEY)
+    assert made.returncode == 0, made.stderr
+    assert made.stderr.count("\n") == made.stderr.count(OFFLINE) == 1, made.stderr
+    first, second = map(float, made.stdout.split())
+    assert first < 2 + 8  # a slow machine takes seconds to import and start W&B
+    assert second < 2
+    assert_two_offline_runs(tmp_path)
+
+
+class Server(ThreadingHTTPServer):
+    """As much of W&B's server as a run needs: it accepts a run and the rows of its history."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.history: dict[str, dict[int, dict[str, Any]]] = {}
+        self.exit_codes: dict[str, int] = {}
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"WANDB_BASE_URL": f"http://127.0.0.1:{self.server_port}", "WANDB_API_KEY": API_KEY}
+
+    def die(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        if self.path == "/graphql":
+            asked = json.loads(body)
+            self.reply(self.graphql(asked["query"], asked.get("variables") or {}))
+        elif stream := re.fullmatch(r"/files/.*/([^/]+)/file_stream", self.path):
+            self.take(stream[1], json.loads(body))
+            self.reply({"exitcode": None, "limits": {}})
+        else:
+            self.reply({})
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.reply({})
+
+    def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        if "upsertBucket" not in query:
+            return {"errors": [{"message": "not known here"}]}
+        name = variables["name"]
+        known = self.server.runs.setdefault(name, {})
+        known |= {key: value for key, value in variables.items() if value is not None}
+        project = {"id": "p", "name": variables.get("project"), "entity": {"id": "e", "name": "me"}}
+        bucket = {"id": "b", "name": name, "displayName": name, "config": "{}", "historyLineCount": 0}
+        return {"data": {"upsertBucket": {"bucket": {**bucket, "project": project}, "inserted": True}}}
+
+    def take(self, run: str, sent: dict[str, Any]) -> None:
+        part = (sent.get("files") or {}).get("wandb-history.jsonl")
+        if part:
+            lines = self.server.history.setdefault(run, {})
+            lines |= {part["offset"] + i: json.loads(line) for i, line in enumerate(part["content"])}
+        if sent.get("complete"):
+            self.server.exit_codes[run] = sent["exitcode"]
+
+    def reply(self, value: dict[str, Any]) -> None:
+        text = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.die()
+
+
+def test_an_online_run_arrives_at_the_server(tmp_path: Path, server: Server) -> None:
+    made = run_script("open_show_finish('online', 0)", tmp_path, **server.environment)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == made.stderr == ""
+    config, folder = a_run(tmp_path / "other")
+    name = f"demo-{folder.run_id}"
+    assert list(server.runs) == [name]
+    assert server.runs[name]["groupName"] == "demo"
+    assert server.runs[name]["jobType"] == "run"
+    sent = json.loads(server.runs[name]["config"])
+    assert sent["data"]["value"] == asdict(config)["data"]
+    assert sent["run_id"]["value"] == folder.run_id
+    arrived = [line for _, line in sorted(server.history[name].items())]
+    kept = [{key: value for key, value in line.items() if not key.startswith("_")} for line in arrived]
+    assert without_table(kept) == shown(0)
+    assert "survival" in kept[-1]
+    assert server.exit_codes[name] == 0
+
+
+def test_a_server_that_dies_holds_nobody_up(tmp_path: Path, server: Server) -> None:
+    body = """
+    tracking.FINISH_SECONDS = 3.0
+    stack = []
+    for seed in range(4):
+        config, folder = a_run(Path(sys.argv[1]), mode="online", seed=seed)
+        stack.append(open_mirror(config, folder, job_type="run"))
+    print("open", flush=True)
+    sys.stdin.readline()
+    began = time.monotonic()
+    for seed, mirror in enumerate(stack):
+        show(mirror, seed)
+    print(time.monotonic() - began, flush=True)
+    for mirror in stack:
+        mirror.finish("finished")
+    print(time.monotonic() - began, flush=True)
+    open_show_finish("online", 4)
+    """
+    began = time.monotonic()
+    with started(
+        [*script(body, tmp_path), str(tmp_path)],
+        env=surroundings(tmp_path, **server.environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        server.die()
+        out, err = process.communicate("\n", timeout=60)
+    assert process.returncode == 0, err
+    logged, finished = map(float, out.split())
+    assert logged < 1
+    assert finished < 3 + 2  # the four of them together
+    assert time.monotonic() - began < 2 * 3 + 10  # a slow machine takes seconds to start W&B
+    assert err.count("\n") == err.count(OFFLINE) == 1, err
+    found = find_runs(tmp_path / "demo")  # the rows of the stack wait on disk for a server
+    assert sorted(path.parent.name.partition("-")[0] for path in found) == ["offline", "run", "run", "run", "run"]
+    for path in found:
+        run = read_run(path.parent)
+        assert without_table(run.history) == shown(run.config["seed"])
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_a_name_that_wandb_refuses_darkens_the_mirror_and_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, folder = a_run(tmp_path, sweep="a:b")
+    with caplog.at_level(logging.WARNING):
+        mirror = open_mirror(config, folder, job_type="run")
+        show(mirror, 0)
+        mirror.finish("finished")
+    [record] = caplog.records
+    assert "UsageError: Run ID cannot contain" in record.getMessage()
+    assert str(folder.path) in record.getMessage()
+
+
+def test_a_service_that_dies_darkens_the_mirror_once(tmp_path: Path) -> None:
+    body = """
+    import os, signal
+    config, folder = a_run(Path(sys.argv[1]))
+    mirror = open_mirror(config, folder, job_type="run")
+    mirror.log(50, {"train/loss": 1.0})
+    for name in Path("/proc").glob("[0-9]*"):
+        if (name / "stat").exists() and f") S {os.getpid()} " in (name / "stat").read_text():
+            os.kill(int(name.name), signal.SIGKILL)
+    time.sleep(0.5)
+    mirror.log(100, {"train/loss": 1.0})
+    mirror.log(150, {"train/loss": 1.0})
+    mirror.finish("finished")
+    open_mirror(config, folder, job_type="run").finish("finished")
+    print("trained")
+    os._exit(0)
+    """
+    command = [*script(body, tmp_path), str(tmp_path)]
+    made = subprocess.run(command, env=surroundings(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    assert made.stdout == "trained\n", made.stderr
+    lines = made.stderr.splitlines()
+    assert len(lines) == 2  # one for each mirror
+    assert all("is no longer mirrored at W&B" in line for line in lines)
+    assert "ConnectionResetError" in lines[0]
+
+
+def test_an_error_that_is_not_of_wandb_is_raised(tmp_path: Path) -> None:
+    config, folder = a_run(tmp_path)
+    mirror = open_mirror(config, folder, job_type="run")
+    with pytest.raises(TypeError):
+        mirror.log_survival(50, THRESHOLDS, np.array([None, None, None]))
+    mirror.finish("failed")

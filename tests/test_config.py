@@ -1,0 +1,300 @@
+"""The schema of a run: what is refused and how, what is chosen, and what is not imported."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from tc_sweeps.config import WORLDS, Config, ConfigError, leaves, resolve
+
+
+def nested(overrides: dict) -> dict:
+    """Return dotted keys as nested dictionaries."""
+    values: dict = {}
+    for dotted, value in overrides.items():
+        *groups, last = dotted.split(".")
+        place = values
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
+    return values
+
+
+def refusal(overrides: dict) -> str:
+    """Return the sentence with which overrides are refused."""
+    with pytest.raises(ConfigError) as error:
+        resolve(OmegaConf.create(nested(overrides)))
+    return str(error.value)
+
+
+TRIPLES = {"data.name": "triples", "data.path": "facts.tsv"}
+PYKEEN = {"data.name": "pykeen"}
+KINSHIPS = {"data.name": "kinships"}
+
+# ------------------------------------------------------------------------------------------------------- the refusals
+
+REFUSED = [
+    ({"data.name": "randm"}, "data.name=randm is not one of random, triples, kinships, pykeen; did you mean 'random'?"),
+    ({"data.name": ""}, "data.name= is not one of"),
+    ({"sweep": ""}, "sweep='' must name a folder"),
+    ({"sweep": "a/b"}, "sweep='a/b' must name a folder"),
+    ({"sweep": "a\\b"}, "sweep='a\\b' must name a folder"),
+    ({"sweep": ".."}, "sweep='..' must name a folder"),
+    ({"sweep": "."}, "sweep='.' must name a folder"),
+    *(({name: 2**63}, f"{name}={2**63} must fit into 64 bits") for name in ("seed", "data.seed")),
+    # data
+    ({"data.order": 1}, "data.order=1 must be at least 2"),
+    ({"data.order": 0}, "data.order=0 must be at least 2"),
+    ({"data.order": -3}, "data.order=-3 must be at least 2"),
+    ({"data.num_sentences": 0}, "data.num_sentences=0 must be at least 1"),
+    ({**KINSHIPS, "data.num_sentences": -1}, "data.num_sentences=-1 must be at least 1"),
+    ({**KINSHIPS, "data.held_out_fraction": 1.0}, "data.held_out_fraction=1.0 must lie in [0, 1)"),
+    ({**PYKEEN, "data.held_out_fraction": -0.1}, "data.held_out_fraction=-0.1 must lie in [0, 1)"),
+    ({**TRIPLES, "data.held_out_fraction": math.nan}, "data.held_out_fraction=nan must lie in [0, 1)"),
+    ({"data.vocab_size": 1}, "data.vocab_size=1 must be at least 2"),
+    ({"data.vocab_size": -5}, "data.vocab_size=-5 must be at least 2"),
+    ({"data.sampler": "uniforn"}, "data.sampler=uniforn is not one of functional, uniform; did you mean 'uniform'?"),
+    (
+        {"data.vocab_size": 10, "data.num_sentences": 101},
+        "data.num_sentences=101 is more than the 100 distinct contexts of data.vocab_size=10 at data.order=3",
+    ),
+    (
+        {"data.vocab_size": 10, "data.num_sentences": 1001, "data.sampler": "uniform"},
+        "data.num_sentences=1001 is more than the 1000 distinct n-grams of data.vocab_size=10 at data.order=3",
+    ),
+    ({"data.vocab_size": 10**7, "data.order": 4}, "data.vocab_size=10000000 with data.order=4 has too many n-grams"),
+    ({"data.order": 2500}, "data.vocab_size=100 with data.order=2500 has too many n-grams"),
+    (
+        {"data.vocab_size": 2**31, "data.sampler": "uniform"},
+        "data.vocab_size=2147483648 with data.order=3 has too",
+    ),
+    ({**TRIPLES, "data.columns": [[0], 1, 2]}, "data.columns=[[0], 1, 2] must be names or positions"),
+    ({**TRIPLES, "data.columns": [0, 1], "data.order": 3}, "data.columns=[0, 1] must name data.order=3 columns"),
+    ({**TRIPLES, "data.columns": []}, "data.columns=[] must name data.order=3 columns"),
+    ({**TRIPLES, "data.columns": [0, 1, 0]}, "data.columns=[0, 1, 0] names a column twice"),
+    ({**TRIPLES, "data.columns": [0, "b"]}, "data.columns=[0, 'b'] has names: set data.header=true"),
+    ({"data.name": "triples"}, "data.path is missing"),
+    ({**TRIPLES, "data.path": ""}, "data.path is missing"),
+    ({**TRIPLES, "data.delimiter": "||"}, "data.delimiter='||' must be a single character"),
+    ({**TRIPLES, "data.delimiter": ""}, "data.delimiter='' must be a single character"),
+    (
+        {**PYKEEN, "data.columns": ["subject", "objekt", "relation"]},
+        "data.columns=objekt is not one of subject, relation, object",
+    ),
+    ({**PYKEEN, "data.columns": [0, 1, 2]}, "data.columns=0 is not one of subject, relation, object"),
+    ({**PYKEEN, "data.order": 2}, "must name data.order=2 columns"),
+    ({**KINSHIPS, "data.order": 4}, "data.order=4: a kinship fact has 3 tokens"),
+    # model
+    *(({f"model.{name}": 0}, f"model.{name}=0 must be at least 1") for name in ("width", "layers", "heads")),
+    *(({f"model.{name}": 0}, f"model.{name}=0 must be at least 1") for name in ("qk_width", "vo_width")),
+    ({"model.width": -8}, "model.width=-8 must be at least 1"),
+    ({"model.mlp_width": -1}, "model.mlp_width=-1 must be at least 0"),
+    ({"model.init_scale": 0.0}, "model.init_scale=0.0 must be greater than 0"),
+    ({"model.init_scale": math.inf}, "model.init_scale=inf must be greater than 0"),
+    ({"model.width": 30}, "model.width=30 is not divisible by model.heads=4: choose a multiple, or set model.qk_width"),
+    ({"model.width": 30, "model.qk_width": 8}, "model.heads=4: choose a multiple, or set model.vo_width"),
+    # objective and training
+    ({"objective.positions": "first"}, "objective.positions=first is not one of all, last"),
+    *(({f"training.{name}": 0}, f"training.{name}=0 must be at least 1") for name in ("steps", "evaluations")),
+    ({"training.batch_size": 0}, "training.batch_size=0 must be at least 1"),
+    ({"training.steps": -10}, "training.steps=-10 must be at least 1"),
+    ({"training.warmup_steps": -1}, "training.warmup_steps=-1 must be at least 0"),
+    ({"training.weight_decay": -0.1}, "training.weight_decay=-0.1 must be at least 0"),
+    ({"training.weight_decay": math.nan}, "training.weight_decay=nan must be at least 0"),
+    ({"training.target_excess_loss": -1.0}, "training.target_excess_loss=-1.0 must be at least 0"),
+    ({"training.steps": 10}, "training.evaluations=20 is more than training.steps=10: lower it"),
+    *(
+        ({f"training.{name}": value}, f"training.{name}={value} must be greater than 0")
+        for name in ("learning_rate", "epsilon", "clip_norm")
+        for value in (0.0, -0.5, math.nan, math.inf)
+    ),
+    *(
+        ({f"training.{name}": value}, f"training.{name}={value} must lie in [0, 1)")
+        for name in ("beta1", "beta2")
+        for value in (-0.1, 1.0, math.nan)
+    ),
+    ({"training.spacing": "linear"}, "training.spacing=linear is not one of even, log"),
+    ({"training.schedule": "cosin"}, "training.schedule=cosin is not one of constant, cosine; did you mean 'cosine'?"),
+    ({"training.accelerator": "gpu"}, "training.accelerator=gpu is not one of auto, cpu, cuda"),
+    # artifacts and tracking
+    *(
+        ({"artifacts.threshold": value}, f"artifacts.threshold={value} must lie between 0 and 1")
+        for value in (0.0, 1.0, 1.5, -0.5, math.nan)
+    ),
+    ({"artifacts.order": 1}, "artifacts.order=1 must lie between 2 and data.order=3"),
+    ({"artifacts.order": 4}, "artifacts.order=4 must lie between 2 and data.order=3"),
+    (
+        {**TRIPLES, "data.columns": [0, 1], "artifacts.order": 3},
+        "artifacts.order=3 must lie between 2 and data.order=2",
+    ),
+    ({"artifacts.contexts": "type"}, "artifacts.contexts=type is not one of None, all, typed; did you mean 'typed'?"),
+    ({"artifacts.memory_mib": 0}, "artifacts.memory_mib=0 must be at least 1"),
+    ({"tracking.mode": "of"}, "tracking.mode=of is not one of offline, online, none"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "fragment"), REFUSED, ids=lambda part: str(part)[:60])
+def test_what_cannot_be_run_is_refused_in_one_sentence_with_key_and_value(overrides, fragment):
+    sentence = refusal(overrides)
+    assert fragment in sentence
+    assert sentence.endswith((".", "?"))
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragment"),
+    [
+        ({"training.steps": "many"}, "training.steps: Value 'many'"),
+        ({"model.width": 1.5}, "model.width: Value '1.5'"),
+        ({"model.tied": "maybe"}, "model.tied: Value 'maybe'"),
+        ({"training.learning_rate": [1, 2]}, "training.learning_rate"),
+        ({"seed": None}, "seed"),
+        ({"model": None}, "model"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_its_key(overrides, fragment):
+    sentence = refusal(overrides)
+    assert fragment in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("unknown", "nearest"),
+    [
+        ("model.widht", "model.width"),
+        ("model.layer", "model.layers"),
+        ("training.learning_rat", "training.learning_rate"),
+        ("trainig.steps", "training"),
+        ("artifact.threshold", "artifacts"),
+        ("data.num_sentence", "data.num_sentences"),
+        ("data.vocabsize", "data.vocab_size"),
+        ("sed", "seed"),
+        ("width", "model.width"),
+        ("learning_rate", "training.learning_rate"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_one(unknown, nearest):
+    sentence = refusal({unknown: 1})
+    named = unknown if "." in nearest else unknown.split(".")[0]  # of an unknown group only the group is named
+    assert sentence == f"Unknown key '{named}'; did you mean '{nearest}'?"
+
+
+def test_an_unknown_key_that_is_like_no_other_gets_no_suggestion():
+    assert refusal({"model.zzzzqq": 1}) == "Unknown key 'model.zzzzqq'."
+
+
+@pytest.mark.parametrize(
+    ("world", "unknown"), [(KINSHIPS, "data.vocab_size"), ({}, "data.held_out_fraction"), ({}, "data.path")]
+)
+def test_a_key_of_another_world_is_refused_and_not_suggested(world, unknown):
+    sentence = refusal({**world, unknown: 1})
+    assert sentence.startswith(f"Unknown key '{unknown}'")
+    assert f"did you mean '{unknown}'" not in sentence
+
+
+# -------------------------------------------------------------------------------------------------------- the choices
+
+
+@pytest.mark.parametrize(
+    ("overrides", "chosen"),
+    [
+        ({}, {"data.seed": 0, "data.order": 3, "model.qk_width": 8, "model.vo_width": 8}),
+        ({}, {"artifacts.order": 3, "artifacts.contexts": "all"}),
+        ({"seed": 5}, {"data.seed": 5}),
+        ({"seed": 5, "data.seed": 0}, {"data.seed": 0, "seed": 5}),
+        ({"model.width": 48, "model.heads": 6}, {"model.qk_width": 8, "model.vo_width": 8}),
+        ({"model.qk_width": 3}, {"model.qk_width": 3, "model.vo_width": 8}),
+        ({"model.width": 30, "model.qk_width": 3, "model.vo_width": 5}, {"model.qk_width": 3, "model.vo_width": 5}),
+        ({"data.order": 4}, {"data.order": 4, "artifacts.order": 4}),
+        ({"data.order": 4, "artifacts.order": 2}, {"artifacts.order": 2}),
+        (KINSHIPS, {"artifacts.contexts": "typed", "data.order": 3, "data.held_out_fraction": 0.1}),
+        (PYKEEN, {"artifacts.contexts": "typed", "data.order": 3, "data.dataset": "umls"}),
+        (TRIPLES, {"artifacts.contexts": "all", "data.order": 3}),
+        ({**TRIPLES, "data.columns": [4, 0]}, {"data.order": 2, "artifacts.order": 2}),
+        ({**PYKEEN, "data.columns": ["subject", "object"], "data.order": 2}, {"data.order": 2}),
+        ({**KINSHIPS, "artifacts.contexts": "all"}, {"artifacts.contexts": "all"}),
+    ],
+)
+def test_every_null_that_stands_for_a_choice_is_replaced_by_it(overrides, chosen):
+    values = {dotted: value for dotted, value, _ in leaves(resolve(nested(overrides)))}
+    assert {dotted: values[dotted] for dotted in chosen} == chosen
+
+
+@st.composite
+def configurations(draw):
+    world = draw(st.sampled_from([{}, KINSHIPS, PYKEEN, TRIPLES, {**TRIPLES, "data.columns": [2, 0]}]))
+    more = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "seed": st.integers(-5, 5),
+                "data.seed": st.integers(0, 5),
+                "model.width": st.sampled_from([4, 12, 64]),
+                "model.qk_width": st.integers(1, 9),
+                "model.layers": st.integers(1, 3),
+                "training.batch_size": st.none() | st.integers(1, 99),
+                "training.learning_rate": st.floats(1e-9, 1.0),
+                "training.clip_norm": st.none() | st.floats(0.1, 9.0),
+                "artifacts.order": st.none() | st.just(2),
+                "artifacts.contexts": st.sampled_from([None, "all", "typed"]),
+                "tracking.entity": st.none() | st.just("somebody"),
+            },
+        )
+    )
+    return nested({**world, **more})
+
+
+@settings(deadline=None, max_examples=40)
+@given(configurations())
+def test_a_resolved_config_resolves_to_itself_also_through_yaml(values):
+    config = resolve(values)
+    again = resolve(asdict(config))
+    assert again == config
+    assert type(again.data) is type(config.data)
+    assert resolve(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(config)))) == config
+
+
+def test_the_defaults_are_those_of_the_contract():
+    values = {dotted: value for dotted, value, _ in leaves(resolve({}))}
+    contract = {
+        "sweep": "scratch", "seed": 0, "data.name": "random", "data.vocab_size": 100, "data.num_sentences": 500,
+        "data.sampler": "functional", "data.order": 3, "model.width": 32, "model.layers": 1, "model.heads": 4,
+        "model.mlp_width": 0, "objective.positions": "all", "training.steps": 1000, "training.evaluations": 20,
+        "training.spacing": "even", "training.learning_rate": 0.01, "training.weight_decay": 0.0,
+        "training.batch_size": None, "artifacts.threshold": 0.5, "artifacts.contexts": "all",
+        "tracking.mode": "offline",
+    }  # fmt: skip
+    assert {dotted: values[dotted] for dotted in contract} == contract
+
+
+def test_resolve_leaves_what_it_was_given_alone():
+    values = nested({"seed": 4, "model.width": 16})
+    composed = OmegaConf.create(values)
+    resolve(values)
+    resolve(composed)
+    assert values == {"seed": 4, "model": {"width": 16}}
+    assert composed == values
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_world_carries_its_name_a_seed_an_order_and_a_generator_version(name):
+    world = WORLDS[name]()
+    assert world.name == name
+    assert {"data.name", "data.seed", "data.order"} <= {dotted for dotted, _, _ in leaves(Config(data=world))}
+    assert WORLDS[name].generator >= 1
+
+
+@pytest.mark.parametrize("module", ["tc_sweeps", "tc_sweeps.config", "tc_sweeps.cli", "tc_sweeps.store"])
+def test_config_and_command_line_import_no_torch(module):
+    code = f"import sys, {module}; print(sorted({{'torch', 'pytorch_lightning'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.strip() == "[]"
