@@ -110,11 +110,24 @@ def full_batch(corpus: Corpus, positions: str) -> Batch:
     )
 
 
+def bucket(length: int) -> int:
+    """Return the length rounded up to four significant bits and a multiple of 16: at most an eighth more from 128 on.
+
+    Example: 1..16 -> 16, 100 -> 112, 200 -> 208, 600 -> 640, 1000 -> 1024.
+    """
+    step = max(16, 1 << max(0, (length - 1).bit_length() - 4))
+    return -(-length // step) * step
+
+
 def stack_batches(batches: Sequence[Batch]) -> Batch:
-    """Return one batch for a stack of members; shorter ones are padded with rows that weigh nothing."""
+    """Return one batch for a stack of members, padded with rows that weigh nothing.
+
+    Lengths are rounded up to buckets, also for a stack of one: members of one bucket then have the same shapes alone
+    and together, without which a matrix product may add up in another order.
+    """
 
     def stacked(tensors: list[Tensor]) -> Tensor:
-        longest = max(tensor.shape[1] for tensor in tensors)
+        longest = bucket(max(tensor.shape[1] for tensor in tensors))
         room = [(0, 0) * (tensor.dim() - 2) + (0, longest - tensor.shape[1]) for tensor in tensors]
         # Zero is a valid padding everywhere: prefix 0 exists, has length >= 1 in front, and weight 0 counts nothing.
         return torch.cat([F.pad(tensor, pad) for tensor, pad in zip(tensors, room, strict=True)])
