@@ -63,7 +63,7 @@ def verdict(sweep: Path) -> str:
     """Return at which sizes fully fitted models lie within the paper's band, with their ratios and intervals."""
     runs = _runs(sweep)
     lines = ["objective.positions", *_lines(runs)]
-    sentences, inside_anywhere, fitted_anywhere = [], False, False
+    sentences, inside_anywhere, fitted_anywhere, inside_everywhere = [], False, False, True
     for values, part in split(runs, lines):
         table = over_seeds(part, ["triples"], [RATIO]).merge(_fitted(part), on="triples")
         within, outside, unsure, left_out = [], [], [], []
@@ -81,6 +81,7 @@ def verdict(sweep: Path) -> str:
             else:
                 unsure.append(text)
         inside_anywhere |= bool(within)
+        inside_everywhere &= not (outside or unsure)
         fitted_anywhere |= bool(within or outside or unsure)
         known = [
             (within, f"within {LOW} to {HIGH} at "),
@@ -91,7 +92,7 @@ def verdict(sweep: Path) -> str:
         told = [start + ", ".join(sizes) for sizes, start in known if sizes]
         sentences.append(f"{style.describe(values)}: " + "; ".join(told) + ".")
     if inside_anywhere:
-        start = "Holds at some sizes."
+        start = f"Holds at {'all fully fitted' if inside_everywhere else 'some'} sizes."
     elif not fitted_anywhere:
         start = "Cannot be said from these runs: no size is fully fitted."
     elif any("not decided" in sentence for sentence in sentences):

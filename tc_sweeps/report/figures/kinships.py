@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,8 @@ def draw(sweep: Path) -> Figure:
             )
             for place, values in enumerate(kinds)
         ]
-    handles.append(style.line("attainable recall, where below 1", linestyle=(0, (1, 3)), linewidth=1))
+    if (curves[ATTAINABLE] < 1).any():
+        handles.append(style.line("attainable recall", linestyle=(0, (1, 3)), linewidth=1))
     style.legend_below(figure, handles)
     return figure
 
@@ -95,7 +97,7 @@ def verdict(sweep: Path) -> str:
         fraction = values.pop(FRACTION)
         last = part[part["step"] == part.groupby("run_id")["step"].transform("max")]
         at_end = {metric: student_t(last[metric]) for metric in (RECALL, SHARE)}
-        growth = student_t([_correlation(run) for _, run in part.groupby("run_id")])
+        growth = _mean_correlation([_correlation(run) for _, run in part.groupby("run_id")])
         name = ", ".join(filter(None, [f"trained on {fraction:.0%}", style.describe(values)]))
         sentences.append(
             f"{name}: recall {_told(at_end[RECALL])}, hallucination share {_told(at_end[SHARE])}, "
@@ -136,6 +138,13 @@ def _correlation(run: pd.DataFrame) -> float:
     if len(pairs) < 3 or (pairs.std(axis=0) == 0).any():
         return float("nan")
     return float(np.corrcoef(pairs.T)[0, 1])
+
+
+def _mean_correlation(correlations: Sequence[float]) -> Interval:
+    """Return the mean correlation and its interval, both by way of Fisher's z, so that they lie within -1 and 1."""
+    nearly_one = 1 - 1e-12
+    z = student_t(np.arctanh(np.clip(correlations, -nearly_one, nearly_one)))
+    return Interval(*np.tanh([z.mean, z.low, z.high]).tolist(), z.seeds)
 
 
 def _told(value: Interval) -> str:
