@@ -161,7 +161,9 @@ class Training:
     spacing: str = key("even")  # even, or log: evaluations evenly spaced in the logarithm of the step
     batch_size: int | None = key(None)  # sentences a step; null: the full batch
     learning_rate: float = key(1e-2)  # fits 500 random triples within 1000 steps at width 32
-    schedule: str = key("constant")  # after the warm-up: constant, or cosine down to 0 at the last step
+    schedule: str = key(
+        "constant"
+    )  # after the warm-up: constant, or half a cosine that would reach 0 after the last step
     warmup_steps: int = key(0)
     weight_decay: float = key(0.0)  # decay lowers artifacts by itself: off unless it is what is studied
     beta1: float = key(0.9)
@@ -276,8 +278,9 @@ def _nearest(name: str, parent: Any) -> str:
     if isinstance(parent, DictConfig):
         known = list(_dotted(OmegaConf.to_container(parent._get_root(), resolve=False)))
     last = {key.rpartition(".")[2]: key for key in reversed(known)}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    near = near or [last[k] for k in difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.6)]
+    word = name.rpartition(".")[2]
+    near = [last[word]] if word in last else difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    near = near or [last[k] for k in difflib.get_close_matches(word, last, n=1, cutoff=0.6)]
     return f"; did you mean '{near[0]}'?" if near else "."
 
 
@@ -341,6 +344,10 @@ def _check(config: Config) -> None:
     _require(
         training.evaluations <= training.steps,
         f"training.evaluations={training.evaluations} is more than training.steps={training.steps}: lower it.",
+    )
+    _require(
+        training.warmup_steps <= training.steps,
+        f"training.warmup_steps={training.warmup_steps} is more than training.steps={training.steps}: lower it.",
     )
     for name in ("learning_rate", "epsilon", "clip_norm"):
         value = getattr(training, name)

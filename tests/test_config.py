@@ -47,6 +47,8 @@ REFUSED = [
     ({"sweep": "a/b"}, "sweep='a/b' must name a folder"),
     ({"sweep": "a\\b"}, "sweep='a\\b' must name a folder"),
     ({"sweep": ".."}, "sweep='..' must name a folder"),
+    ({"sweep": ".hydra"}, "sweep='.hydra' must name a folder"),
+    *(({"sweep": f"a{sign}b"}, f"sweep='a{sign}b' must name a folder") for sign in ":;,#?'"),
     ({"sweep": "."}, "sweep='.' must name a folder"),
     *(({name: 2**63}, f"{name}={2**63} must fit into 64 bits") for name in ("seed", "data.seed")),
     # data

@@ -219,10 +219,9 @@ class Counter:
             rows_at_once=self._rows(model),
             buffer=buffer,
         )
-        survived_T = torch.tensor(survived, device=totals.above_MT.device)
         context, ngram = self._labels.context_flag, self._labels.ngram_flag
         train_p_MQ = torch.where(ngram["train"], reading.p_MQ, 0.0)
-        trained_MT = torch.stack([(train_p_MQ > t).sum(1) for t in survived_T], dim=1)
+        trained_MT = torch.stack([(train_p_MQ > t).sum(1) for t in survived.tolist()], dim=1)
         above_M = totals.above_MT[:, int(np.searchsorted(streamed, self.threshold))]
 
         def contexts_above(flag_MC: Tensor) -> Tensor:

@@ -57,7 +57,9 @@ class Listing:
 
         `rows_at_once` is the stream's: a row takes three times as much here, in float64.
         """
-        p, log_p, is_top, above = [], [], [], []
+        p_MQ = torch.zeros(self.token_MQ.shape, dtype=torch.float64, device=self.token_MQ.device)
+        log_p_MQ, is_top_MQ = torch.zeros_like(p_MQ), torch.zeros_like(p_MQ, dtype=torch.bool)
+        above = []
         for begin, end in chunks(self.context_MCn.shape[1], max(1, rows_at_once // 3)):
             logits_MCV = model.last_hidden(self.context_MCn[:, begin:end]) @ model.unembedding_matrix()
             probability_MCV = torch.softmax(logits_MCV, dim=-1)
@@ -65,14 +67,12 @@ class Listing:
             inside_MQ = (self.place_MQ >= begin) & (self.place_MQ < end)
             place_MQ = torch.where(inside_MQ, self.place_MQ - begin, 0)
             flat_MQ = place_MQ * model.vocab_size + self.token_MQ
-            p.append(torch.where(inside_MQ, probability_MCV.flatten(1).gather(1, flat_MQ), 0.0))
-            log_p_MQ = logits_MCV.flatten(1).gather(1, flat_MQ) - logits_MCV.logsumexp(-1).gather(1, place_MQ)
-            log_p.append(torch.where(inside_MQ, log_p_MQ, 0.0))
-            is_top.append(inside_MQ & (logits_MCV.argmax(-1).gather(1, place_MQ) == self.token_MQ))
-        # Every n-gram is inside exactly one chunk, so that sums over the chunks collect the values.
-        return Reading(
-            torch.stack(p).sum(0), torch.stack(log_p).sum(0), torch.stack(is_top).any(0), torch.cat(above, dim=1)
-        )
+            # Every n-gram is inside exactly one chunk, so that adding up over the chunks collects the values.
+            p_MQ += torch.where(inside_MQ, probability_MCV.flatten(1).gather(1, flat_MQ), 0.0)
+            said_MQ = logits_MCV.flatten(1).gather(1, flat_MQ) - logits_MCV.logsumexp(-1).gather(1, place_MQ)
+            log_p_MQ += torch.where(inside_MQ, said_MQ, 0.0)
+            is_top_MQ |= inside_MQ & (logits_MCV.argmax(-1).gather(1, place_MQ) == self.token_MQ)
+        return Reading(p_MQ, log_p_MQ, is_top_MQ, torch.cat(above, dim=1))
 
 
 def label_listing(
@@ -80,8 +80,8 @@ def label_listing(
 ) -> Listing:
     """Return the listing that labels artifacts of an order.
 
-    Context flags: `considered`, `seen`, `diagonal`, `labelled` (for an explicit list). N-gram flags: `train`, `true`,
-    `held_out`, and for their contexts `seen`, `diagonal`, `labelled`.
+    Context flags: `considered`, `seen`, `diagonal`, `labelled` (unless all are). N-gram flags: `train`, `true`,
+    `held_out`, and those of their contexts as `in_considered`, `in_seen`, `in_diagonal`, `in_labelled`.
     """
     contexts, ngrams, context_flags, ngram_flags = [], [], [], []
     for corpus, place in zip(corpora, places, strict=True):

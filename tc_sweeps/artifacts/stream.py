@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Contexts", "CountedModel", "Totals", "chunks", "stream"]
+__all__ = ["Contexts", "CountedModel", "Totals", "chunks", "screened_logits", "stream"]
 
 _UNIT = 2.0**-24  # the unit roundoff of float32
 _ENTRIES = {"cpu": 1 << 21, "cuda": 1 << 26}  # entries of a chunk: what fits the cache, what fills the device
@@ -125,9 +126,10 @@ def stream(
 
     high = [t for t in thresholds if t >= 0.5]
     low = [t for t in thresholds if t < 0.5]
-    log_high_T = torch.tensor(high, dtype=torch.float64, device=device).log()
+    log_high_T = _constants(tuple(math.log(t) for t in high), device)
     sharp = set(exact) | {threshold}
-    log_sharp_high_T = torch.tensor([math.log(t) for t in sharp if t >= 0.5 or t == threshold], device=device)
+    log_sharp_high_T = _constants(tuple(math.log(t) for t in sharp if t >= 0.5 or t == threshold), device)
+    deepest = -math.log(min(*thresholds, threshold))
 
     high_MT = torch.zeros(M, len(high), dtype=torch.int64, device=device)
     low_MT = torch.zeros(M, len(low), dtype=torch.int64, device=device)
@@ -139,14 +141,15 @@ def stream(
         number_C = torch.arange(begin, end, device=device)
         valid_MC = number_C < contexts.total_M[:, None]
         hidden_MCD = model.last_hidden(contexts.decode(number_C.expand(M, -1)))
-        logits_MCV, error_MC = _screened_logits(hidden_MCD, rounded_MDV, length_M, rounding_M)
+        logits_MCV, error_MC = screened_logits(hidden_MCD, rounded_MDV, length_M, rounding_M, deepest)
         # From here on: logits less their row's maximum, so that log p = logit - log_sum and log p_max = -log_sum.
         logits_MCV -= logits_MCV.amax(-1, keepdim=True)
         scratch_MCV = logits_MCV.exp()
         log_sum_MC = scratch_MCV.sum(-1).log()
         top_MC = -log_sum_MC
 
-        doubt_MC = ((top_MC[..., None] - log_sharp_high_T).abs() <= error_MC[..., None]).any(-1)
+        # What float32 cannot hold is NaN here and has to be in doubt: hence "not sure" rather than "unsure".
+        doubt_MC = ~((top_MC[..., None] - log_sharp_high_T).abs() > error_MC[..., None]).all(-1)
         for t in low:
             if t in sharp:
                 bar_MC = log_sum_MC + math.log(t)
@@ -167,14 +170,13 @@ def stream(
         aside_MB.scatter_(1, slot_MC, number_C.expand(M, -1))
         doubtful_M += doubt_MC.sum(1)
 
-    all_T = torch.tensor([*low, *high], dtype=torch.float64, device=device)
     above_MT = torch.cat([low_MT, high_MT], dim=1)
     for begin, end in chunks(buffer, max(1, rows_at_once // 2)):
         hidden_MBD = model.last_hidden(contexts.decode(aside_MB[:, begin:end]))
         probability_MBV = torch.softmax(hidden_MBD @ matrix_MDV, dim=-1)
         kept_MB = torch.arange(begin, end, device=device) < doubtful_M[:, None]
         probability_MBV = torch.where(kept_MB[..., None], probability_MBV, 0.0)
-        above_MT += torch.stack([(probability_MBV > t).sum((1, 2)) for t in all_T], dim=1)
+        above_MT += torch.stack([(probability_MBV > t).sum((1, 2)) for t in thresholds], dim=1)
         confident_M += (probability_MBV > threshold).any(-1).sum(1)
     return Totals(above_MT, confident_M, doubtful_M)
 
@@ -188,8 +190,14 @@ def _count_above(logits_MCV: Tensor, bar_MC: Tensor, scratch_MCV: Tensor) -> Ten
     return torch.gt(logits_MCV, bar_MC[..., None], out=scratch_MCV).sum(-1).long()
 
 
-def _screened_logits(
-    hidden_MCD: Tensor, rounded_MDV: Tensor, length_M: Tensor, rounding_M: Tensor
+@cache
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers as a float64 tensor, copied to the device once: a copy makes the CPU wait."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
+def screened_logits(
+    hidden_MCD: Tensor, rounded_MDV: Tensor, length_M: Tensor, rounding_M: Tensor, deepest: float
 ) -> tuple[Tensor, Tensor]:
     """Return logits computed in float32, [M, C, V], and a bound on the error of their row's log-probabilities, [M, C].
 
@@ -201,8 +209,9 @@ def _screened_logits(
     D terms summed in any order. log p = l - log sum exp l changes by at most twice that. On top come the roundings of
     l - max, exp, the sum of V terms, log and the comparison. The relative error of the sum is at most (V + 4 + log V)
     e: V for adding, 4 for exp, and log V because the roundings of l - max, weighed by the terms they belong to, are at
-    most e times the mean of |l - max| under the softmax, which is at most its entropy. The rest is within 32 e for
-    |log p| <= 5, all that is compared.
+    most e times the mean of |l - max| under the softmax, which is at most its entropy. The rest is within
+    (16 + 4 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products must be those of float32,
+    not of TF32.
     """
     hidden = hidden_MCD.float()
     D, V = rounded_MDV.shape[1:]
@@ -210,5 +219,5 @@ def _screened_logits(
     length_MC = hidden.double().norm(dim=-1)
     operand_MC = (hidden_MCD - hidden).norm(dim=-1) * length_M[:, None]
     logit_MC = operand_MC + hidden_MCD.norm(dim=-1) * rounding_M[:, None] + gamma * length_MC * length_M[:, None]
-    error_MC = 2 * logit_MC + (V + 36 + math.log(V)) * _UNIT
+    error_MC = 2 * logit_MC + (V + 20 + math.log(V) + 4 * deepest) * _UNIT
     return hidden @ rounded_MDV, (error_MC * (1 + 1e-6)).float()

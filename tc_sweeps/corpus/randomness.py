@@ -31,9 +31,12 @@ def random_bits(seed: Tensor | int, stream: str, step: Tensor | int, slots: Tens
 
     `stream` names what the draw is for ("contexts", "minibatch", ...), so that two uses never share numbers.
     """
-    bits = torch.as_tensor(seed, dtype=torch.int64, device=slots.device)
-    bits = _mix(bits + zlib.crc32(stream.encode()))
-    bits = _mix(bits ^ torch.as_tensor(step, dtype=torch.int64, device=slots.device))
+
+    def on_device(number: Tensor | int) -> Tensor:  # a fill, not a copy: the CPU does not wait for the device
+        return number if isinstance(number, Tensor) else torch.full((), number, dtype=torch.int64, device=slots.device)
+
+    bits = _mix(on_device(seed) + zlib.crc32(stream.encode()))
+    bits = _mix(bits ^ on_device(step))
     return _mix(bits ^ _mix(slots)) & 0x7FFF_FFFF_FFFF_FFFF
 
 

@@ -68,8 +68,8 @@ def _parse(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of every line that is not blank."""
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"data.path={path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise ConfigError(f"data.path={path} cannot be read: {getattr(error, 'strerror', error)}.") from error
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -102,8 +102,11 @@ def _positions(path: Path, data: TriplesData, header: list[str] | None, width: i
             if not 0 <= column < width:
                 raise ConfigError(f"{path}, line 1: data.columns={column} is not a position in 0..{width - 1}.")
             positions.append(column)
-        elif header is None or column not in header:
-            raise ConfigError(f"{path}, line 1: data.columns has '{column}', the header has {', '.join(header or [])}.")
+        elif header is None or header.count(column) != 1:
+            names = ", ".join(header or [])
+            raise ConfigError(f"{path}, line 1: data.columns={column} must name one column of the header: {names}.")
         else:
             positions.append(header.index(column))
+    if len(set(positions)) < len(positions):
+        raise ConfigError(f"{path}, line 1: data.columns={data.columns} names a column twice.")
     return positions

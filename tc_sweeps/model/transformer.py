@@ -90,12 +90,17 @@ class ToyTransformer(nn.Module):
         """Return P(t | context) for every token, in the precision of the weights.
 
         contexts: [M, C, m] with m = 1..n-1, returns [M, C, V]; for a stack of one also [C, m], returns [C, V].
-        Raises ValueError for [C, m] with several members.
+        Raises ValueError for [C, m] with several members, for contexts longer than the model was made for, and for
+        tokens outside the vocabulary.
         """
         if contexts.dim() == 2:
             if self.num_members != 1:
                 raise ValueError(f"Contexts need a member axis, [M, C, m], for a stack of {self.num_members} models.")
             return self.probabilities(contexts[None])[0]
+        if not 1 <= contexts.shape[2] <= self.max_length:
+            raise ValueError(f"Contexts have {contexts.shape[2]} tokens where the model takes 1 to {self.max_length}.")
+        if contexts.numel() and not 0 <= contexts.min() <= contexts.max() < self.vocab_size:
+            raise ValueError(f"Contexts have tokens outside the vocabulary, 0 to {self.vocab_size - 1}.")
         return torch.softmax(self.last_hidden(contexts) @ self.unembedding_matrix(), dim=-1)
 
     def hidden(self, prefixes: Prefixes) -> Tensor:

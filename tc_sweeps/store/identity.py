@@ -35,5 +35,5 @@ def identity(config: Config) -> dict[str, Any]:
 def _digest(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(f"data.path={path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise ConfigError(f"data.path={path} cannot be read: {getattr(error, 'strerror', error)}.") from error

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tc_sweeps.artifacts import METRICS, Counter, count_artifacts
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
-from tc_sweeps.artifacts.stream import Contexts, _screened_logits, stream
+from tc_sweeps.artifacts.stream import Contexts, screened_logits, stream
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import ToyTransformer
@@ -145,6 +145,14 @@ def test_a_row_exactly_at_the_threshold_is_no_artifact_and_more_doubts_than_room
     assert count_artifacts(model, corpus, threshold=just_below).count.item() == 40**3 - 30
 
 
+def test_weights_that_overflow_float32_are_counted_in_float64() -> None:
+    corpus = random_world(6, 20, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0, sharpness=1e14)
+    for threshold in (0.1, 0.5):
+        expected = brute_force(model, 0, corpus, threshold=threshold, order=3, contexts="all")
+        assert count_artifacts(model, corpus, threshold=threshold).count.item() == expected["artifacts/count"] > 0
+
+
 def test_members_with_fewer_typed_contexts_are_counted_alone() -> None:
     corpora = [random_world(12, 5, 3, seed=1), random_world(12, 60, 3, seed=2)]
     model = sharp_model(corpora, "attention", seed=0)
@@ -164,7 +172,7 @@ def test_the_error_bound_holds_on_every_row(seed: int, sharpness: float, vocab: 
     rounded = matrix.float()
     length = rounded.double().norm(dim=1).amax(1)
     rounding = (matrix - rounded).norm(dim=1).amax(1)
-    logits, error = _screened_logits(hidden, rounded, length, rounding)
+    logits, error = screened_logits(hidden, rounded, length, rounding, 5.0)
     logits = logits - logits.amax(-1, keepdim=True)
     screened = (logits - logits.exp().sum(-1, keepdim=True).log()).double()
     exact = torch.log_softmax(hidden @ matrix, dim=-1)

@@ -147,7 +147,7 @@ def test_the_shipped_example_has_the_papers_sentences():
             "who\tdoes\twhat\na\tb\tc\n",
             {"header": True, "columns": ["who", "is", "what"]},
             1,
-            "'is', the header has",
+            "=is must name one column of the header: who, does, what",
         ),
     ],
 )
@@ -197,3 +197,12 @@ def test_a_cell_longer_than_the_csv_module_allows_is_refused_with_path_and_line(
     quote = '"' if name.endswith("csv") else ""
     with pytest.raises(ConfigError, match=r"facts\.[ct]sv, line "):
         read(f"a{delimiter}b{delimiter}{quote}" + "x" * 140_000 + "\n", name=name)
+
+
+@pytest.mark.parametrize(("header", "columns"), [("s\to\tr", ["s", 0, 2]), ("s\ts\tr", ["s", "r", 0])])
+def test_a_column_that_is_chosen_twice_or_not_at_all_is_refused(tmp_path, header, columns):
+    path = tmp_path / "facts.tsv"
+    path.write_text(f"{header}\na\tb\tc\n", encoding="utf-8")
+    data = {"name": "triples", "path": str(path), "header": True, "columns": columns}
+    with pytest.raises(ConfigError, match=r"data\.columns"):
+        build_corpus(resolve({"data": data}).data)

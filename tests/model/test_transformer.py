@@ -254,3 +254,12 @@ def test_hidden_states_times_the_unembedding_are_the_logits_behind_the_probabili
         logits = model.last_hidden(contexts) @ model.unembedding_matrix()
         assert model.unembedding_matrix().shape == (2, 8, V)
         torch.testing.assert_close(logits.softmax(-1), model.probabilities(contexts), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("contexts", [[[6, 0]], [[-1, 0]], [[0, 1, 2]]])
+@pytest.mark.parametrize("positions", [False, True])
+def test_contexts_that_the_model_cannot_read_are_refused(positions, contexts):
+    config = resolve({"model": {"width": 8, "positions": positions}}).model
+    model = ToyTransformer(config, vocab_size=6, max_length=2, seeds=[0])
+    with pytest.raises(ValueError, match="Contexts have"):
+        model.probabilities(torch.tensor(contexts))

@@ -144,7 +144,8 @@ def _mean_correlation(correlations: Sequence[float]) -> Interval:
     """Return the mean correlation and its interval, both by way of Fisher's z, so that they lie within -1 and 1."""
     nearly_one = 1 - 1e-12
     z = student_t(np.arctanh(np.clip(correlations, -nearly_one, nearly_one)))
-    return Interval(*np.tanh([z.mean, z.low, z.high]).tolist(), z.seeds)
+    mean, low, high = np.tanh([z.mean, z.low, z.high]).tolist()
+    return Interval(mean, low, high, z.seeds)
 
 
 def _told(value: Interval) -> str:
