@@ -86,6 +86,9 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     sys.argv = [program, *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(job)()
+    except KeyboardInterrupt:
+        print("Interrupted. The same command trains what is missing.", file=sys.stderr)
+        return 130
     except (ConfigError, RunFailed, HydraException, OmegaConfBaseException, OSError) as error:
         if not own_words:
             raise
@@ -107,7 +110,7 @@ def figure(arguments: argparse.Namespace) -> None:
 
     if arguments.x or arguments.y or arguments.by:
         if not (arguments.x and arguments.y):
-            raise ConfigError("--x and --y go together: name a config key and a metric.")
+            raise ConfigError(f"--x={arguments.x} and --y={arguments.y} go together: name a config key and a metric.")
         print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by))
     else:
         print(draw_experiment(arguments.sweep, arguments.experiment))

@@ -10,7 +10,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
-from tc_sweeps.config import Config, ConfigError, resolve
+from tc_sweeps.config import ConfigError, resolve
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import ToyTransformer
 from tc_sweeps.store import RunFolder, run_id
@@ -36,19 +36,15 @@ class Run:
         return self.folder.read_metrics()
 
     @cached_property
-    def _resolved(self) -> Config:
+    def corpus(self) -> Corpus:
+        """The corpus that the run was trained on, built again from its config; raises ConfigError where it changed."""
         config = resolve(self.config)
         if run_id(config) != self.folder.run_id:
             raise ConfigError(
                 f"{self.folder.path} was made with other data or by another version: its config has the identity "
                 f"{run_id(config)} now, so its corpus cannot be built again."
             )
-        return config
-
-    @cached_property
-    def corpus(self) -> Corpus:
-        """The corpus that the run was trained on, built again from its config."""
-        return build_corpus(self._resolved.data)
+        return build_corpus(config.data)
 
     @cached_property
     def model(self) -> ToyTransformer:
@@ -56,11 +52,15 @@ class Run:
         path = self.folder.path / "model.safetensors"
         if not path.exists():
             raise ConfigError(f"{self.folder.path} has no trained model: its state is {self.status['state']}.")
-        config, corpus = self._resolved, self.corpus
+        config, weights = resolve(self.config), load_file(path)
+        assert config.data.order is not None
         model = ToyTransformer(
-            config.model, vocab_size=corpus.vocab_size, max_length=corpus.order - 1, seeds=[config.seed]
+            config.model,
+            vocab_size=len(weights["embedding"]),
+            max_length=config.data.order - 1,
+            seeds=[config.seed],
         )
-        model.load_state_dict({name: value[None] for name, value in load_file(path).items()})
+        model.load_state_dict({name: value[None] for name, value in weights.items()})
         return model.requires_grad_(False)
 
 

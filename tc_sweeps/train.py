@@ -7,6 +7,7 @@ on the device at each evaluation) -> one row of numbers per member -> local file
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from typing import Literal, TypedDict, cast
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
 from tqdm import tqdm
 
 from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, fiber_table, most_confident
-from tc_sweeps.config import Config
+from tc_sweeps.config import Config, ConfigError
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer
 from tc_sweeps.store import OUTPUTS, Mirror, RunFolder, open_mirror
@@ -48,9 +50,9 @@ def train(configs: Sequence[Config], *, outputs: Path = OUTPUTS, job_type: str =
     marks the members that have not finished as failed, an interrupt as interrupted, and is raised on.
     """
     folders = [RunFolder.of(config, outputs) for config in configs]
-    for folder, config in zip(folders, configs, strict=True):
-        folder.begin(config, METRICS)
     try:
+        for folder, config in zip(folders, configs, strict=True):
+            folder.begin(config, METRICS)
         corpora = [build_corpus(config.data) for config in configs]
         device = _device(configs[0].training.accelerator)
         model = ToyTransformer(
@@ -71,13 +73,20 @@ def train(configs: Sequence[Config], *, outputs: Path = OUTPUTS, job_type: str =
                 ArtifactCallback(counter, lambda evaluation: records[evaluation.member].add(evaluation)),
             )
             trainer.fit(StackModule(model, configs), CorpusModule(corpora, configs[0]))
-    except BaseException as error:
-        state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        for folder in folders:
-            if folder.status["state"] == "running":
-                folder.set_state(state, reason=f"{type(error).__name__}: {error}")
+    except (KeyboardInterrupt, SystemExit) as interrupt:  # Lightning turns both signals into a SystemExit
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # and ignores any further Ctrl-C
+        _end(folders, "interrupted", "interrupted by a signal; the same command starts the run anew")
+        raise KeyboardInterrupt from interrupt
+    except Exception as error:
+        _end(folders, "failed", f"{type(error).__name__}: {error}")
         raise
     return [Result(folder, folder.status["state"], folder.status["reason"]) for folder in folders]
+
+
+def _end(folders: Sequence[RunFolder], state: str, reason: str) -> None:
+    for folder in folders:
+        if folder.status["state"] == "running":
+            folder.set_state(state, reason=reason)
 
 
 def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: torch.device) -> Counter:
@@ -110,6 +119,8 @@ def _counted(config: Config) -> _Counted:
 
 def _device(accelerator: str) -> torch.device:
     available = torch.cuda.is_available()
+    if accelerator == "cuda" and not available:
+        raise ConfigError("training.accelerator=cuda, but this machine has no CUDA device: use auto or cpu.")
     return torch.device("cuda" if accelerator == "cuda" or (accelerator == "auto" and available) else "cpu")
 
 
@@ -123,6 +134,7 @@ def _trainer(config: Config, device: torch.device, callback: ArtifactCallback) -
         devices=1,
         max_epochs=config.training.evaluations,
         callbacks=[callback],
+        plugins=[LightningEnvironment()],  # one process: a scheduler's variables do not make it part of a larger job
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -59,7 +60,7 @@ class ArtifactCallback(pl.Callback):
             self._publish(
                 Evaluation(
                     member=m,
-                    step=failed_steps[m] if failed else module.step,
+                    step=failed_steps[m] if failed_steps[m] >= 0 else module.step,
                     state=state,
                     metrics={} if failed else evaluated.rows[m],
                     thresholds=thresholds,
@@ -72,8 +73,10 @@ class ArtifactCallback(pl.Callback):
     def _state(
         module: StackModule, member: int, failed_step: int, row: Row
     ) -> Literal["running", "finished", "failed"]:
-        if failed_step >= 0:
-            return "failed"
         target, excess = module.configs[member].training.target_excess_loss, row["train/excess_loss"]
-        reached = target is not None and excess is not None and excess <= target
+        assert excess is not None
+        # The last update before an evaluation may be the one that spoils the weights.
+        if failed_step >= 0 or not math.isfinite(excess):
+            return "failed"
+        reached = target is not None and excess <= target
         return "finished" if reached or module.step == module.blocks[-1] else "running"

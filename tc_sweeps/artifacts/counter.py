@@ -113,6 +113,7 @@ class Counter:
         sees_multisets: bool = False,
     ) -> None:
         """`positions` is that of the objective, for the loss; `sees_multisets`: as in `accuracy_cap`."""
+        torch.set_float32_matmul_precision("highest")  # the bound on screened rows is that of float32, not TF32
         self.corpora = list(corpora)
         self.order = order
         self.threshold = threshold

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from tc_sweeps.artifacts.counter import in_float64
-from tc_sweeps.artifacts.stream import Contexts, CountedModel, chunks
+from tc_sweeps.artifacts.stream import Contexts, CountedModel, chunks, screened_logits
 from tc_sweeps.corpus import Corpus
-from tc_sweeps.corpus.tensor import find_rows
+from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
 __all__ = ["fiber_table", "most_confident"]
-
-_MARGIN = 1e-3  # nats; far above what float32 rounds, so that no candidate is lost before float64 decides
 
 
 def most_confident(
@@ -35,19 +33,25 @@ def most_confident(
     """Return the artifacts of a stack of one with the greatest probability, at most `limit`, most confident first.
 
     Columns: `tokens` (the n-gram), `probability` (of its last token, float64), `label` (generalization, hallucination
-    or unlabelled), `seen` (whether its context is in the data). With fewer artifacts than `limit` the table is
-    complete.
+    or unlabelled), `seen` (whether its context is in the data). With at most `limit` artifacts the table
+    is complete; of more, float32 decides which are kept.
     """
     doubles = in_float64(model)
     data = corpus.tensor(order)
     numbered = Contexts([corpus.places(order, contexts)], doubles.unembedding_matrix().device)
     matrix_MDV = doubles.unembedding_matrix().float()
+    length_M = matrix_MDV.double().norm(dim=1).amax(1)
+    rounding_M = (doubles.unembedding_matrix() - matrix_MDV).norm(dim=1).amax(1)
+    bar = -math.log(threshold)
     kept = torch.empty(0, order, dtype=torch.int64)
     confidence = torch.empty(0)
     for begin, end in chunks(numbered.total, numbered.rows_at_once(doubles, memory_mib << 20)):
         context_1Cn = numbered.decode(torch.arange(begin, end, device=matrix_MDV.device)[None])
-        log_p_CV = torch.log_softmax(doubles.last_hidden(context_1Cn).float() @ matrix_MDV, dim=-1)[0]
-        row_K, token_K = torch.nonzero(log_p_CV > math.log(threshold) - _MARGIN, as_tuple=True)
+        hidden_1CD = doubles.last_hidden(context_1Cn)
+        logits_1CV, error_1C = screened_logits(hidden_1CD, matrix_MDV, length_M, rounding_M, bar)
+        log_p_CV = torch.log_softmax(logits_1CV, dim=-1)[0]
+        # Whatever may be above the threshold, rows that float32 cannot hold among it; float64 decides below.
+        row_K, token_K = torch.nonzero(~(log_p_CV <= -bar - error_1C[0, :, None]), as_tuple=True)
         found = torch.cat([context_1Cn[0, row_K], token_K[:, None]], dim=1).cpu()
         novel = find_rows(found, data.ngrams_Gn) < 0
         kept = torch.cat([kept, found[novel]])
@@ -75,8 +79,8 @@ def fiber_table(
     """Return fibers of the completion of a stack of one beside those of the data.
 
     Columns: `context_tokens`, `token`, `data_count` (the entry of D^n), `probability`. All V^n entries where these are
-    at most `entries`; else `contexts` contexts, half of them seen and half held out or blank as far as there are any,
-    with `tokens` tokens each: those of the data first, then the most probable.
+    at most `entries`; else up to `contexts` contexts, half of them seen, the rest held out and blank in equal parts as
+    far as there are any, with `tokens` tokens each: those of the data first, then the most probable.
     """
     doubles = in_float64(model)
     device = doubles.unembedding_matrix().device
@@ -104,15 +108,18 @@ def fiber_table(
 
 
 def _sample_of_contexts(corpus: Corpus, order: int, count: int) -> Tensor:
-    """Return distinct contexts, evenly spread over the seen ones, the held-out ones and the rest."""
+    """Return distinct contexts: half evenly spread over the seen ones, the rest over held-out and other unseen ones."""
     seen = corpus.tensor(order).contexts_Cn
     held_out = corpus.held_out_ngrams(order)
     places = corpus.places(order, corpus.contexts)
     numbered = Contexts([places], torch.device("cpu"))
     anywhere = numbered.decode(_spread(numbered.total, 4 * count)[None])[0]
-    blank = anywhere[find_rows(anywhere, seen) < 0] if held_out is None else torch.unique(held_out[:, :-1], dim=0)
-    half = count // 2
-    return torch.cat([seen[_spread(len(seen), half)], blank[_spread(len(blank), count - half)]])
+    known = seen[_spread(len(seen), count // 2)]
+    hidden = seen[:0] if held_out is None else distinct_rows(held_out[:, :-1])[0]
+    hidden = hidden[find_rows(hidden, seen) < 0]
+    hidden = hidden[_spread(len(hidden), count // 4)]
+    blank = anywhere[(find_rows(anywhere, seen) < 0) & (find_rows(anywhere, hidden) < 0)]
+    return torch.cat([known, hidden, blank[_spread(len(blank), count - len(known) - len(hidden))]])
 
 
 def _spread(total: int, count: int) -> Tensor:

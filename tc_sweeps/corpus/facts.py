@@ -43,6 +43,11 @@ def facts_corpus(
 
     distinct_contexts, context_of, _ = distinct_rows(facts[:, :-1])
     count = round(held_out_fraction * len(distinct_contexts))
+    if held_out_fraction > 0 and count == 0:
+        raise ConfigError(
+            f"data.held_out_fraction={held_out_fraction} of {len(distinct_contexts)} contexts rounds to none; raise it "
+            "or set it to 0."
+        )
     is_held_out = torch.zeros(len(distinct_contexts), dtype=torch.bool)
     is_held_out[random_order(seed, "held out", len(distinct_contexts))[:count]] = True
     rest = facts[~is_held_out[context_of]]

@@ -60,7 +60,7 @@ class SweepFolder:
         """Write results.parquet from the run folders."""
         with locked(self.path / ".lock"):
             table = self.results()
-            # A column of lists, or of values of several types, would not survive Parquet.
+            # Parquet wants one type per column, and a list beside a null is two.
             for name in table.columns[table.map(lambda value: isinstance(value, list)).any()]:
                 table[name] = table[name].map(json.dumps, na_action="ignore")
             replace(self.path / "results.parquet", lambda path: table.to_parquet(path, index=False))

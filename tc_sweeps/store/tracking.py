@@ -214,13 +214,10 @@ def _stay_offline(reason: str) -> None:
 
 
 def _tell(path: Path, error: Exception) -> None:
-    """Say that a mirror went dark because of an error of W&B; raise any other error on.
+    """Say that a mirror went dark because of an error while W&B acted.
 
-    W&B's errors have no base class in common: there are `wandb.Error`, those of its service (`MailboxClosedError` and
-    others), and the plain `ConnectionResetError` of a service that died.
+    Whatever the error, no run is stopped for the sake of its mirror; W&B's own have no base class in common.
     """
-    if not (isinstance(error, OSError) or type(error).__module__.startswith("wandb.")):
-        raise error
     named = f"{type(error).__name__}: {_first_line(error)}"
     log.warning("%s is no longer mirrored at W&B (%s); its local files are complete.", path, named)
 

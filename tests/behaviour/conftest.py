@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,16 +48,22 @@ def launch(shell: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 @pytest.fixture
-def command(shell: Path) -> Callable[..., subprocess.Popen[str]]:
+def command(shell: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Return a function that starts `python -m tc_sweeps ARGUMENTS` as a process of its own."""
+    started = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tc_sweeps", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.wandb_files import read_run
 
+SMALL = ["data.vocab_size=20", "data.num_sentences=50"]
+
 
 def test_kill_9_in_the_middle_then_the_same_command(shell: Path, command: Callable[..., subprocess.Popen[str]]) -> None:
-    arguments = ["training.steps=3000", "training.evaluations=300", "data.vocab_size=20", "data.num_sentences=50"]
+    arguments = ["training.steps=3000", "training.evaluations=300", *SMALL]
     process = command(*arguments)
     deadline = time.monotonic() + 120
     while not (found := [p for p in Path("outputs/scratch").glob("*/metrics.csv") if p.read_text().count("\n") > 5]):
@@ -40,3 +43,22 @@ def test_kill_9_in_the_middle_then_the_same_command(shell: Path, command: Callab
     mirrored = read_run(folder)
     assert [row["step"] for row in mirrored.history if "train/loss" in row] == steps
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_recorded_and_does_not_look_like_success(
+    shell: Path, command: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    process = command("training.steps=100000", "training.evaluations=1000", *SMALL, "tracking=none")
+    deadline = time.monotonic() + 120
+    while not [p for p in Path("outputs/scratch").glob("*/metrics.csv") if p.read_text().count("\n") > 2]:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+    [status] = [json.loads(path.read_text()) for path in Path("outputs/scratch").glob("*/status.json")]
+    assert status["state"] == "interrupted"

@@ -151,3 +151,28 @@ def test_the_same_command_again_touches_nothing(launch: Launch) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_trains_on_the_device(launch: Launch) -> None:
     assert launch("run", "training.accelerator=cuda", "tracking.mode=none", *QUICK)[0] == 0
+
+
+def test_an_update_that_spoils_the_weights_at_the_very_end_fails_the_run(launch: Launch) -> None:
+    code, _, err = launch(
+        "run", *QUICK, "training.steps=1", "training.evaluations=1", "training.learning_rate=1e38", "tracking=none"
+    )
+    assert code == 1
+    assert "not finite at step 1" in err
+    run = tc_sweeps.load_run(only_run())
+    assert run.status["state"] == "failed"
+    assert run.metrics.empty
+
+
+def test_a_schedulers_variables_do_not_disturb_a_run(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "sweep"}.items():
+        monkeypatch.setenv(name, value)
+    assert launch("run", *QUICK, "tracking=none")[0] == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_refused(launch: Launch) -> None:
+    code, _, err = launch("run", *QUICK, "training.accelerator=cuda", "tracking=none")
+    assert code == 1
+    assert "training.accelerator=cuda, but this machine has no CUDA device" in err
+    assert "Traceback" not in err

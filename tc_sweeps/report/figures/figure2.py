@@ -63,7 +63,7 @@ def verdict(sweep: Path) -> str:
     """Return at which sizes fully fitted models lie within the paper's band, with their ratios and intervals."""
     runs = _runs(sweep)
     lines = ["objective.positions", *_lines(runs)]
-    sentences, inside_anywhere, fitted_anywhere, inside_everywhere = [], False, False, True
+    sentences, inside_anywhere, fitted_anywhere, inside_everywhere, undecided = [], False, False, True, False
     for values, part in split(runs, lines):
         table = over_seeds(part, ["triples"], [RATIO]).merge(_fitted(part), on="triples")
         within, outside, unsure, left_out = [], [], [], []
@@ -81,6 +81,7 @@ def verdict(sweep: Path) -> str:
             else:
                 unsure.append(text)
         inside_anywhere |= bool(within)
+        undecided |= bool(unsure)
         inside_everywhere &= not (outside or unsure)
         fitted_anywhere |= bool(within or outside or unsure)
         known = [
@@ -95,7 +96,7 @@ def verdict(sweep: Path) -> str:
         start = f"Holds at {'all fully fitted' if inside_everywhere else 'some'} sizes."
     elif not fitted_anywhere:
         start = "Cannot be said from these runs: no size is fully fitted."
-    elif any("not decided" in sentence for sentence in sentences):
+    elif undecided:
         start = "Cannot be said from these runs: no interval lies whole within the band."
     else:
         start = "Does not hold: no fully fitted size lies within the band."
