@@ -107,6 +107,7 @@ REFUSED = [
     *(({f"training.{name}": 0}, f"training.{name}=0 must be at least 1") for name in ("steps", "evaluations")),
     ({"training.batch_size": 0}, "training.batch_size=0 must be at least 1"),
     ({"training.steps": -10}, "training.steps=-10 must be at least 1"),
+    ({"training.warmup_steps": 1001}, "training.warmup_steps=1001 is more than training.steps=1000"),
     ({"training.warmup_steps": -1}, "training.warmup_steps=-1 must be at least 0"),
     ({"training.weight_decay": -0.1}, "training.weight_decay=-0.1 must be at least 0"),
     ({"training.weight_decay": math.nan}, "training.weight_decay=nan must be at least 0"),

@@ -180,7 +180,7 @@ def _init(config: Config, folder: RunFolder, job_type: str, mode: Literal["onlin
         project=config.tracking.project,
         entity=config.tracking.entity,
         config={"run_id": folder.run_id, **asdict(config)},
-        dir=str(folder.path),
+        dir=str(folder.path.resolve()),  # W&B's service stands where its first run stood
         mode=mode,
     )
     run.define_metric("step")

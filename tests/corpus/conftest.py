@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-import torch
 
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.facts import facts_corpus
@@ -35,15 +33,6 @@ class Database:
         """Return the tokens at one place of the facts, each once, in the order of their first appearance."""
         assert self.corpus.tokens is not None
         return [self.corpus.tokens.index(name) for name in dict.fromkeys(fact[place] for fact in self.facts)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Use one thread: on tensors this small more only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

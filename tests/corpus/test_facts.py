@@ -39,7 +39,7 @@ def lists_of_facts(draw):
 @given(lists_of_facts(), st.floats(0, 0.99), st.integers(0, 99))
 def test_contexts_are_held_out_whole_and_truth_is_training_plus_held_out(rows, fraction, seed):
     contexts = {row[:2] for row in rows}
-    assume(round(fraction * len(contexts)) < len(contexts))
+    assume(fraction == 0 or 0 < round(fraction * len(contexts)) < len(contexts))
     made = corpus(rows, held_out_fraction=fraction, seed=seed)
     trained, held_out, truth = (names(made, part) for part in (made.sentences, made.held_out, made.truth))
     hidden = {fact[:2] for fact in held_out}
@@ -62,7 +62,8 @@ def test_without_held_out_facts_the_sentences_are_the_rows_in_their_order(rows):
 @given(lists_of_facts(), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
 def test_a_larger_fraction_holds_out_a_superset(rows, one, other, seed):
     small, large = sorted((one, other))
-    assume(round(large * len({row[:2] for row in rows})) < len({row[:2] for row in rows}))
+    count = len({row[:2] for row in rows})
+    assume(all(fraction == 0 or 0 < round(fraction * count) < count for fraction in (small, large)))
     fewer, more = (corpus(rows, held_out_fraction=f, seed=seed) for f in (small, large))
     assert set(names(fewer, fewer.held_out)) <= set(names(more, more.held_out))
 
@@ -118,3 +119,8 @@ def test_more_sentences_than_there_are_is_refused_with_both_numbers():
 def test_holding_out_every_context_is_refused():
     with pytest.raises(ConfigError, match=r"data\.held_out_fraction=0\.9 leaves no sentence to train on"):
         corpus([("a", "b", "c"), ("b", "c", "d")], held_out_fraction=0.9)
+
+
+def test_a_fraction_that_holds_out_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.held_out_fraction=0\.1 of 1 contexts rounds to none"):
+        corpus([("a", "b", "c")], held_out_fraction=0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import pytorch_lightning as pl
@@ -12,15 +12,6 @@ import torch
 from tc_sweeps.config import Config, resolve
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Use one thread: models this small are slower with more, ten times so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
