@@ -61,7 +61,8 @@ def command(shell: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             text=True,
             # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},
+            # WANDB_SERVICE would have it use the service of this process.
+            env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR" and not k.startswith("WANDB_")},
         )
         started.append(process)
         return process
