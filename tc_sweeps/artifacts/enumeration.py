@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tc_sweeps.artifacts.counter import in_float64
-from tc_sweeps.artifacts.stream import Contexts, CountedModel, chunks, screened_logits
+from tc_sweeps.artifacts.stream import Contexts, CountedModel, Operand, chunks, screened_logits
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
@@ -39,16 +39,14 @@ def most_confident(
     doubles = in_float64(model)
     data = corpus.tensor(order)
     numbered = Contexts([corpus.places(order, contexts)], doubles.unembedding_matrix().device)
-    matrix_MDV = doubles.unembedding_matrix().float()
-    length_M = matrix_MDV.double().norm(dim=1).amax(1)
-    rounding_M = (doubles.unembedding_matrix() - matrix_MDV).norm(dim=1).amax(1)
+    operand = Operand.of(doubles.unembedding_matrix())
     bar = -math.log(threshold)
     kept = torch.empty(0, order, dtype=torch.int64)
     confidence = torch.empty(0)
     for begin, end in chunks(numbered.total, numbered.rows_at_once(doubles, memory_mib << 20)):
-        context_1Cn = numbered.decode(torch.arange(begin, end, device=matrix_MDV.device)[None])
+        context_1Cn = numbered.decode(torch.arange(begin, end, device=operand.rounded_MDV.device)[None])
         hidden_1CD = doubles.last_hidden(context_1Cn)
-        logits_1CV, error_1C = screened_logits(hidden_1CD, matrix_MDV, length_M, rounding_M, bar)
+        logits_1CV, error_1C = screened_logits(hidden_1CD, operand, bar)
         log_p_CV = torch.log_softmax(logits_1CV, dim=-1)[0]
         # Whatever may be above the threshold, rows that float32 cannot hold among it; float64 decides below.
         row_K, token_K = torch.nonzero(~(log_p_CV <= -bar - error_1C[0, :, None]), as_tuple=True)

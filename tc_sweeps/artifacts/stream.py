@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Contexts", "CountedModel", "Totals", "chunks", "screened_logits", "stream"]
+__all__ = ["Contexts", "CountedModel", "Operand", "Totals", "chunks", "screened_logits", "stream"]
 
 _UNIT = 2.0**-24  # the unit roundoff of float32
 _ENTRIES = {"cpu": 1 << 21, "cuda": 1 << 26}  # entries of a chunk: what fits the cache, what fills the device
@@ -120,9 +120,7 @@ def stream(
     """
     M, device = model.num_members, contexts.total_M.device
     matrix_MDV = model.unembedding_matrix()
-    rounded_MDV = matrix_MDV.float()
-    length_M = rounded_MDV.double().norm(dim=1).amax(1)
-    rounding_M = (matrix_MDV - rounded_MDV).norm(dim=1).amax(1)
+    operand = Operand.of(matrix_MDV)
 
     high = [t for t in thresholds if t >= 0.5]
     low = [t for t in thresholds if t < 0.5]
@@ -141,7 +139,7 @@ def stream(
         number_C = torch.arange(begin, end, device=device)
         valid_MC = number_C < contexts.total_M[:, None]
         hidden_MCD = model.last_hidden(contexts.decode(number_C.expand(M, -1)))
-        logits_MCV, error_MC = screened_logits(hidden_MCD, rounded_MDV, length_M, rounding_M, deepest)
+        logits_MCV, error_MC = screened_logits(hidden_MCD, operand, deepest)
         # From here on: logits less their row's maximum, so that log p = logit - log_sum and log p_max = -log_sum.
         logits_MCV -= logits_MCV.amax(-1, keepdim=True)
         scratch_MCV = logits_MCV.exp()
@@ -196,9 +194,26 @@ def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 
-def screened_logits(
-    hidden_MCD: Tensor, rounded_MDV: Tensor, length_M: Tensor, rounding_M: Tensor, deepest: float
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """The matrix of a float32 product, with what bounds the product's error."""
+
+    rounded_MDV: Tensor  # in float32
+    length_M: Tensor  # the greatest length of a column
+    rounding_M: Tensor  # the greatest length of what rounding took off a column
+
+    @classmethod
+    def of(cls, matrix_MDV: Tensor) -> Operand:
+        """Return the operand of a float64 matrix."""
+        rounded_MDV = matrix_MDV.float()
+        return cls(
+            rounded_MDV,
+            rounded_MDV.double().norm(dim=1).amax(1),
+            (matrix_MDV - rounded_MDV).norm(dim=1).amax(1),
+        )
+
+
+def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tuple[Tensor, Tensor]:
     """Return logits computed in float32, [M, C, V], and a bound on the error of their row's log-probabilities, [M, C].
 
     With h the hidden state in float64, h' and u' the float32 operands and unit roundoff e = 2^-24, for every token
@@ -214,10 +229,11 @@ def screened_logits(
     not of TF32.
     """
     hidden = hidden_MCD.float()
-    D, V = rounded_MDV.shape[1:]
+    D, V = operand.rounded_MDV.shape[1:]
+    length_M1, rounding_M1 = operand.length_M[:, None], operand.rounding_M[:, None]
     gamma = D * _UNIT / (1 - D * _UNIT)
     length_MC = hidden.double().norm(dim=-1)
-    operand_MC = (hidden_MCD - hidden).norm(dim=-1) * length_M[:, None]
-    logit_MC = operand_MC + hidden_MCD.norm(dim=-1) * rounding_M[:, None] + gamma * length_MC * length_M[:, None]
+    operand_MC = (hidden_MCD - hidden).norm(dim=-1) * length_M1
+    logit_MC = operand_MC + hidden_MCD.norm(dim=-1) * rounding_M1 + gamma * length_MC * length_M1
     error_MC = 2 * logit_MC + (V + 20 + math.log(V) + 4 * deepest) * _UNIT
-    return hidden @ rounded_MDV, (error_MC * (1 + 1e-6)).float()
+    return hidden @ operand.rounded_MDV, (error_MC * (1 + 1e-6)).float()

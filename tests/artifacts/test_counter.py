@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tc_sweeps.artifacts import METRICS, Counter, count_artifacts
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
-from tc_sweeps.artifacts.stream import Contexts, screened_logits, stream
+from tc_sweeps.artifacts.stream import Contexts, Operand, screened_logits, stream
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import ToyTransformer
@@ -169,10 +169,7 @@ def test_the_error_bound_holds_on_every_row(seed: int, sharpness: float, vocab: 
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(2, 50, 16, generator=generator, dtype=torch.float64) * sharpness
     matrix = torch.randn(2, 16, vocab, generator=generator, dtype=torch.float64)
-    rounded = matrix.float()
-    length = rounded.double().norm(dim=1).amax(1)
-    rounding = (matrix - rounded).norm(dim=1).amax(1)
-    logits, error = screened_logits(hidden, rounded, length, rounding, 5.0)
+    logits, error = screened_logits(hidden, Operand.of(matrix), 5.0)
     logits = logits - logits.amax(-1, keepdim=True)
     screened = (logits - logits.exp().sum(-1, keepdim=True).log()).double()
     exact = torch.log_softmax(hidden @ matrix, dim=-1)
