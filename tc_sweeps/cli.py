@@ -6,28 +6,26 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, World, explain, resolve
-from tc_sweeps.store import RunFolder, SweepFolder, locked
+from tc_sweeps.store import RunFolder, SweepFolder, run_id
+from tc_sweeps.sweep import Launch, RunFailed, SweepFailed, train_sweeps
 
 log = logging.getLogger(__name__)
 
 _LAUNCH = "TC_SWEEPS_LAUNCH"  # when this command was started; jobs in other processes inherit it
-
-
-class RunFailed(RuntimeError):
-    """A run that was recorded as failed; the message says why."""
 
 
 def _conf() -> Path:
@@ -46,36 +44,56 @@ def _register_schema() -> None:
 _register_schema()
 
 
-def job(composed: DictConfig) -> None:
-    """Run one composed config: the task function that Hydra's launchers call."""
+def job(composed: DictConfig) -> dict[str, float]:
+    """Run one composed config and return its final metrics: the task function that Hydra's launchers call."""
     settings = HydraConfig.get()
     alone = settings.mode == RunMode.RUN
     try:
+        launch = Launch(
+            workers=1,
+            retry_failed=True,
+            experiment=settings.runtime.choices.get("experiment"),
+            started=None if alone else os.environ.get(_LAUNCH),
+        )
         config = resolve(composed)
-        folder = RunFolder.of(config)
-        sweep = SweepFolder(folder.path.parent)
-        experiment = settings.runtime.choices.get("experiment")
-        sweep.add_run(folder.run_id, experiment=experiment, launch=None if alone else os.environ.get(_LAUNCH))
         try:
-            with locked(folder.path / ".lock"):  # whoever else trains this run on this host is waited for
-                _train_unless_finished(config, folder, job_type=experiment or config.data.name)
+            [outcome] = train_sweeps([config], launch)
         finally:
-            sweep.remake_results()
+            if alone:  # a multirun does it once, when all jobs have ended
+                SweepFolder(RunFolder.of(config).path.parent).remake_results()
+        if isinstance(outcome, RunFailed):
+            raise outcome
+        return outcome
     except (ConfigError, RunFailed, OSError) as error:
         if alone:  # one sentence; Hydra would put its own words in front
             sys.exit(str(error))
         raise
 
 
-def _train_unless_finished(config: Config, folder: RunFolder, *, job_type: str) -> None:
-    if folder.finished:
-        log.info("%s: finished before, nothing to do", folder.path)
-        return
-    from tc_sweeps.train import train  # imports torch
+def check(composed: DictConfig) -> None:
+    """Raise ConfigError for a composed config that cannot be run."""
+    run_id(resolve(_task_of(composed)))
 
-    [result] = train([config], job_type=job_type)
-    if result.state != "finished":
-        raise RunFailed(f"{folder.path}: {result.reason}.")
+
+def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[dict[str, float] | RunFailed]:
+    """Run composed configs together: the form of the task function that the stacked launcher calls."""
+    jobs = [(config.hydra.runtime.choices.get("experiment"), resolve(_task_of(config))) for config in composed]
+    outcomes: dict[int, dict[str, float] | RunFailed] = {}
+    for experiment in dict.fromkeys(name for name, _ in jobs):
+        places = [place for place, (name, _) in enumerate(jobs) if name == experiment]
+        launch = Launch(**settings, experiment=experiment, started=os.environ.get(_LAUNCH))
+        outcomes |= zip(places, train_sweeps([jobs[place][1] for place in places], launch), strict=True)
+    return [outcomes[place] for place in range(len(jobs))]
+
+
+job.many, job.check = many, check  # type: ignore[attr-defined]
+
+
+def _task_of(composed: DictConfig) -> dict[str, Any]:
+    """Return a composed config without Hydra's part of it, as a container."""
+    values = OmegaConf.to_container(OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True)
+    assert isinstance(values, dict)
+    return {str(name): value for name, value in values.items()}
 
 
 def run(arguments: Sequence[str], *, program: str) -> int:
@@ -89,11 +107,14 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     except KeyboardInterrupt:
         print("Interrupted. The same command trains what is missing.", file=sys.stderr)
         return 130
-    except (ConfigError, RunFailed, HydraException, OmegaConfBaseException, OSError) as error:
+    except (ConfigError, RunFailed, SweepFailed, HydraException, OmegaConfBaseException, OSError) as error:
         if not own_words:
             raise
         print(explain(error), file=sys.stderr)
         return 1
+    finally:
+        for sweep in SweepFolder.of_launch(os.environ[_LAUNCH]):
+            sweep.remake_results()
     return 0
 
 

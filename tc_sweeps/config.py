@@ -36,14 +36,15 @@ class ConfigError(ValueError):
 _NEVER = object()
 
 
-def key(default: Any, *, identity: bool = True, absent: Any = _NEVER) -> Any:
+def key(default: Any, *, identity: bool = True, absent: Any = _NEVER, per_member: bool = False) -> Any:
     """Return a dataclass field for one config key.
 
     `identity=False` keeps the key out of the run identity: it changes where or how fast a run happens, not its result.
     `absent` is the value at which the key does not enter the identity either; a key that is added later names the value
-    that means 'as before', so that the runs made before it keep their ids.
+    that means 'as before', so that the runs made before it keep their ids. `per_member=True`: runs that differ in
+    the key can be trained in one stack; all keys of `data` are so where the corpora come out alike in shape.
     """
-    metadata = {"identity": identity, "absent": absent}
+    metadata = {"identity": identity, "absent": absent, "per_member": per_member}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -160,18 +161,21 @@ class Training:
     evaluations: int = key(20)  # times artifacts are counted; the last one is at the last step
     spacing: str = key("even")  # even, or log: evaluations evenly spaced in the logarithm of the step
     batch_size: int | None = key(None)  # sentences a step; null: the full batch
-    learning_rate: float = key(1e-2)  # fits 500 random triples within 1000 steps at width 32
+    learning_rate: float = key(1e-2, per_member=True)  # fits 500 random triples within 1000 steps at width 32
     schedule: str = key(
         "constant"
     )  # after the warm-up: constant, or half a cosine that would reach 0 after the last step
     warmup_steps: int = key(0)
-    weight_decay: float = key(0.0)  # decay lowers artifacts by itself: off unless it is what is studied
+    weight_decay: float = key(0.0, per_member=True)  # decay lowers artifacts by itself: off unless it is what is studied
     beta1: float = key(0.9)
     beta2: float = key(0.999)
     epsilon: float = key(1e-8)
     clip_norm: float | None = key(None)  # greatest gradient norm of one model; null: no clipping
-    target_excess_loss: float | None = key(None)  # nats per sentence; stop at the first evaluation at or below it
+    # Nats per sentence; stop at the first evaluation at or below it.
+    target_excess_loss: float | None = key(None, per_member=True)
     accelerator: str = key("auto", identity=False)  # auto, cpu, cuda
+    # A checkpoint is written at the first evaluation so long after the last: what a kill costs at most; 0: at every one.
+    checkpoint_seconds: float = key(10.0, identity=False)
 
 
 @dataclass
@@ -198,7 +202,7 @@ class Config:
     """One run."""
 
     sweep: str = key("scratch", identity=False)  # the folder under outputs/ that the run belongs to
-    seed: int = key(0)
+    seed: int = key(0, per_member=True)
     data: World = field(default_factory=RandomData)
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: Objective = field(default_factory=Objective)
@@ -340,6 +344,7 @@ def _check(config: Config) -> None:
         training__warmup_steps=training.warmup_steps,
         training__weight_decay=training.weight_decay,
         training__target_excess_loss=training.target_excess_loss,
+        training__checkpoint_seconds=training.checkpoint_seconds,
     )
     _require(
         training.evaluations <= training.steps,

@@ -1,4 +1,4 @@
-"""One run, from config to numbers: the path that everything else hangs on.
+"""Runs from config to numbers: the path that everything else hangs on.
 
 config -> `Corpus` -> `ToyTransformer` (a stack of M) -> `StackModule` (loss, optimizer) -> `ArtifactCallback` (counts
 on the device at each evaluation) -> one row of numbers per member -> local files and W&B. A single run is a stack of 1.
@@ -7,31 +7,34 @@ on the device at each evaluation) -> one row of numbers per member -> local file
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from tqdm import tqdm
 
 from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, fiber_table, most_confident
-from tc_sweeps.config import Config, ConfigError
+from tc_sweeps.config import Config, ConfigError, leaves
 from tc_sweeps.corpus import Corpus, build_corpus
-from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer
-from tc_sweeps.store import OUTPUTS, Mirror, RunFolder, open_mirror
+from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, batch_shape, evaluation_steps
+from tc_sweeps.store import OUTPUTS, Checkpoints, Mirror, RunFolder, Saved, Worker, open_mirror
 
-__all__ = ["Result", "train"]
+__all__ = ["Result", "device_of", "is_out_of_memory", "stack_key", "train"]
 
 log = logging.getLogger(__name__)
 
 MOST_CONFIDENT = 10_000  # artifacts kept by name; a table of that many is 200 kB
+
+Progress = Callable[[int, int], object]
+State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,50 +46,140 @@ class Result:
     reason: str | None
 
 
-def train(configs: Sequence[Config], *, outputs: Path = OUTPUTS, job_type: str = "run") -> list[Result]:
-    """Train resolved configs of one shape as a stack and return how each ended.
+def train(
+    configs: Sequence[Config],
+    *,
+    outputs: Path = OUTPUTS,
+    job_type: str = "run",
+    worker: Worker | None = None,
+    progress: Progress = lambda member_steps, running: None,
+) -> list[Result]:
+    """Train resolved configs that agree in `stack_key` as a stack, each from its checkpoint if it has one.
 
-    Everything about a run lies in its folder, `outputs/<sweep>/<run_id>/`, from before the first step. An exception
-    marks the members that have not finished as failed, an interrupt as interrupted, and is raised on.
+    Everything about a run lies in its folder, `outputs/<sweep>/<run_id>/`, from before the first step. Members that
+    fail take nobody with them. An interrupt or an error of the system (a full disk) leaves the others to be continued by
+    the next call, any other exception marks them as failed; all of these are raised on. `worker`: who holds the leases
+    of the runs; a member whose lease is lost is not published any more. `progress` is told the member-steps made and how
+    many members go on.
     """
     folders = [RunFolder.of(config, outputs) for config in configs]
     try:
-        for folder, config in zip(folders, configs, strict=True):
-            folder.begin(config, METRICS)
-        corpora = [build_corpus(config.data) for config in configs]
-        device = _device(configs[0].training.accelerator)
-        model = ToyTransformer(
-            configs[0].model,
-            vocab_size=corpora[0].vocab_size,
-            max_length=corpora[0].order - 1,
-            seeds=[config.seed for config in configs],
-        )
-        counter = make_counter(configs, corpora, device)
-        with ExitStack() as open_records:
-            records = [
-                open_records.enter_context(_Record(config, folder, corpus, model, counter, member, job_type))
-                for member, (config, folder, corpus) in enumerate(zip(configs, folders, corpora, strict=True))
+        with _one_thread(), ExitStack() as open_mirrors:
+            saved = Checkpoints(folders[0].path.parent).find()
+            members = [
+                open_mirrors.enter_context(_Member(config, folder, corpus, saved.get(folder.run_id), job_type, worker))
+                for config, folder in zip(configs, folders, strict=True)
+                if (corpus := _corpus(config, folder)) is not None
             ]
-            trainer = _trainer(
-                configs[0],
-                device,
-                ArtifactCallback(counter, lambda evaluation: records[evaluation.member].add(evaluation)),
-            )
-            trainer.fit(StackModule(model, configs), CorpusModule(corpora, configs[0]))
+            if len({(member.evaluations_made, *stack_key(member.config, member.corpus)) for member in members}) > 1:
+                raise ValueError("These runs are not alike in shape, shared settings or steps made: no stack holds them.")
+            state = _saved_state(members)
+            while members:
+                members, state = _fit(members, state, progress)
     except (KeyboardInterrupt, SystemExit) as interrupt:  # Lightning turns both signals into a SystemExit
         signal.signal(signal.SIGINT, signal.default_int_handler)  # and ignores any further Ctrl-C
-        _end(folders, "interrupted", "interrupted by a signal; the same command starts the run anew")
+        _end(folders, "interrupted", "interrupted by a signal; the same command continues it")
         raise KeyboardInterrupt from interrupt
     except Exception as error:
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            with suppress(OSError):  # the disk that is full may not take this either; the error itself is raised on
+                _end(folders, "interrupted", f"{type(error).__name__}: {error}; the same command continues it")
+            raise
         _end(folders, "failed", f"{type(error).__name__}: {error}")
         raise
     return [Result(folder, folder.status["state"], folder.status["reason"]) for folder in folders]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller stack may get by without this error."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def stack_key(config: Config, corpus: Corpus) -> tuple[Any, ...]:
+    """Return what runs have in common that can be trained in one stack: shared settings, and shapes up to buckets."""
+    shared = [
+        (name, value)
+        for name, value, metadata in leaves(config)
+        if not metadata["per_member"] and not name.startswith("data.")
+    ]
+    return *shared, corpus.vocab_size, corpus.order, batch_shape(corpus, config)
+
+
+def _corpus(config: Config, folder: RunFolder) -> Corpus | None:
+    """Return the corpus of a run; one that cannot be built fails the run, and nobody else."""
+    try:
+        return build_corpus(config.data)
+    except Exception as error:
+        folder.begin(config, METRICS)
+        folder.set_state("failed", reason=str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}")
+        log.error("%s: %s", folder.path, folder.status["reason"])
+        return None
 
 
 def _end(folders: Sequence[RunFolder], state: str, reason: str) -> None:
     for folder in folders:
         if folder.status["state"] == "running":
             folder.set_state(state, reason=reason)
+
+
+def _fit(members: Sequence[_Member], state: State | None, progress: Progress) -> tuple[list[_Member], State]:
+    """Train members until all are done, or half of them; return those that are not, with the state they go on from."""
+    configs, corpora = [m.config for m in members], [m.corpus for m in members]
+    device = device_of(configs[0])
+    model = ToyTransformer(
+        configs[0].model,
+        vocab_size=corpora[0].vocab_size,
+        max_length=corpora[0].order - 1,
+        seeds=[config.seed for config in configs],
+    )
+    evaluations_made = members[0].evaluations_made
+    module = StackModule(model, configs, evaluations_made=evaluations_made)
+    if state is not None:
+        module.load_state(state)
+    counter = make_counter(configs, corpora, device)
+    for place, member in enumerate(members):
+        member.join(model, counter, place)
+    keeper = _Keeper(members, progress)
+    counting = ArtifactCallback(counter, lambda evaluation: members[evaluation.member].publish(evaluation))
+    trainer = _trainer(configs[0].training.evaluations - evaluations_made, device, [counting, keeper])
+    trainer.fit(module, CorpusModule(corpora, configs[0]))
+    return [member for member in members if member.running], keeper.state(module)
+
+
+class _Keeper(pl.Callback):
+    """After each evaluation: tells the progress, saves a checkpoint when it is due, ends a stack that has half ended."""
+
+    def __init__(self, members: Sequence[_Member], progress: Progress) -> None:
+        self._members, self._progress = members, progress
+        self._running = len(members)
+        self._saved = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look after the members that are not done."""
+        assert isinstance(pl_module, StackModule)
+        made = pl_module.step - pl_module.blocks[pl_module.blocks.index(pl_module.step) - 1]
+        running = [member for member in self._members if member.running]
+        self._progress(made * self._running, len(running))
+        self._running = len(running)
+        # The rest of the steps in a stack of their own: cheap on a CPU, where a device may have to capture them anew.
+        if not running or (pl_module.device.type == "cpu" and 2 * len(running) <= len(self._members)):
+            trainer.should_stop = True
+        if running and time.monotonic() - self._saved >= running[0].config.training.checkpoint_seconds:
+            self._save(pl_module, running)
+            self._saved = time.monotonic()
+
+    def _save(self, module: StackModule, running: Sequence[_Member]) -> None:
+        folders = [member.folder for member in running]
+        for folder in folders:
+            folder.save_survival()
+        name = f"{os.getpid()}-{folders[0].run_id}"
+        state = {name: value.cpu().numpy() for name, value in self.state(module).items()}
+        Checkpoints(folders[0].path.parent).save(name, folders, module.step, state)
+
+    def state(self, module: StackModule) -> State:
+        """Return the state of the members that are not done."""
+        places = torch.tensor([member.place for member in self._members if member.running], dtype=torch.int64)
+        return {name: value[places.to(value.device)] for name, value in module.state().items()}
 
 
 def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: torch.device) -> Counter:
@@ -117,23 +210,37 @@ def _counted(config: Config) -> _Counted:
     }
 
 
-def _device(accelerator: str) -> torch.device:
-    available = torch.cuda.is_available()
+def device_of(config: Config) -> torch.device:
+    """Return the device that a config asks for and this process has; raises ConfigError where there is none."""
+    accelerator, available = config.training.accelerator, torch.cuda.is_available()
     if accelerator == "cuda" and not available:
         raise ConfigError("training.accelerator=cuda, but this machine has no CUDA device: use auto or cpu.")
-    return torch.device("cuda" if accelerator == "cuda" or (accelerator == "auto" and available) else "cpu")
+    if accelerator == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
-def _trainer(config: Config, device: torch.device, callback: ArtifactCallback) -> pl.Trainer:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: the sums of two add up in another order, and cores serve better as workers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trainer(evaluations: int, device: torch.device, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Return a Lightning trainer whose epoch is one evaluation interval; the store logs and keeps, not Lightning."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # Lightning's advice on loaders and optimizers does not fit: one batch lies on the device, AdamW is our own.
     warnings.filterwarnings("ignore", message=".*(many workers|will run with no optimizer|LeafSpec).*")
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        max_epochs=config.training.evaluations,
-        callbacks=[callback],
+        devices=1 if device.index is None else [device.index],
+        max_epochs=evaluations,
+        callbacks=callbacks,
         plugins=[LightningEnvironment()],  # one process: a scheduler's variables do not make it part of a larger job
         logger=False,
         enable_checkpointing=False,
@@ -142,70 +249,94 @@ def _trainer(config: Config, device: torch.device, callback: ArtifactCallback) -
     )
 
 
-class _Record:
-    """Writes one member's evaluations where they belong: its folder, its mirror at W&B, the progress bar."""
+def _saved_state(members: Sequence[_Member]) -> State | None:
+    """Return the state that the members' checkpoints hold, None where they start anew."""
+    saved = [member.saved for member in members if member.saved is not None]
+    if not saved:
+        return None
+    arrays = Checkpoints(members[0].folder.path.parent).load(saved)
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
+
+
+class _Member:
+    """One run of a stack; writes its evaluations where they belong, its folder and its mirror at W&B."""
 
     def __init__(
         self,
         config: Config,
         folder: RunFolder,
         corpus: Corpus,
-        model: ToyTransformer,
-        counter: Counter,
-        member: int,
+        saved: Saved | None,
         job_type: str,
+        worker: Worker | None,
     ) -> None:
-        self._config, self._folder, self._corpus, self._model = config, folder, corpus, model
-        self._member, self._began = member, time.monotonic()
-        facts = counter.facts(member) | {
-            "model/parameters": model.num_parameters(embedding=True),
-            "model/non_embedding_parameters": model.num_parameters(embedding=False),
-        }
-        folder.write_facts(facts, corpus.tokens)
+        """Begin an attempt at the run, behind its checkpoint where its table reaches that far."""
+        self.config, self.folder, self.corpus, self._worker = config, folder, corpus, worker
+        self.saved, step = saved, saved.step if saved else 0
+        self.evaluations_made = [0, *evaluation_steps(config.training)].index(step)
+        self.running = True
+        self._job_type, self._began = job_type, time.monotonic()
+        self._visible, self._mirror = False, Mirror()
+        folder.begin(config, METRICS, step=step)
         for remark in corpus.remarks:
             log.warning(remark)
-        self._mirror: Mirror = open_mirror(config, folder, job_type=job_type)
-        self._mirror.summarize(facts)
-        self._bar = tqdm(total=config.training.steps, desc=folder.run_id, unit="step", leave=False, disable=None)
 
-    def __enter__(self) -> _Record:
+    def __enter__(self) -> _Member:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
-        self._mirror.finish(self._folder.status["state"])
+        self._mirror.finish(self.folder.status["state"])
 
-    def add(self, evaluation: Evaluation) -> None:
+    def join(self, model: ToyTransformer, counter: Counter, place: int) -> None:
+        """Take a place in a stack; in its first one the run becomes visible."""
+        self._model, self.place, self._alone = model, place, model.num_members == 1
+        if self._visible:
+            return
+        self._visible = True
+        facts = counter.facts(place) | {
+            "model/parameters": model.num_parameters(embedding=True),
+            "model/non_embedding_parameters": model.num_parameters(embedding=False),
+        }
+        self.folder.write_facts(facts, self.corpus.tokens)
+        self._mirror = open_mirror(self.config, self.folder, job_type=self._job_type)
+        self._mirror.summarize(facts)
+
+    def publish(self, evaluation: Evaluation) -> None:
         """Write one evaluation; with the last one also the weights and the tables that the report reads."""
-        step, folder = evaluation.step, self._folder
-        self._bar.update(step - self._bar.n)
+        if not self.running:
+            return
+        step, folder = evaluation.step, self.folder
+        if self._worker is not None and not self._worker.holds(folder):
+            log.warning("%s was taken over by another worker, which took this one for dead.", folder.path)
+            self.running = False
+            return
+        self.running = evaluation.state == "running"
         if evaluation.state == "failed":
             reason = f"the loss was not finite at step {step}; a lower training.learning_rate may help"
             folder.set_state("failed", reason=reason, step=step)
             return
         folder.add_row(step, evaluation.metrics)
         folder.add_survival(step, evaluation.thresholds, evaluation.survival)
-        finished = evaluation.state == "finished"
-        if finished:
+        if evaluation.state == "finished":
             self._mirror.log_survival(step, evaluation.thresholds, evaluation.survival)
         self._mirror.log(step, evaluation.metrics)
-        if finished:
+        if evaluation.state == "finished":
             self._finish(evaluation)
 
     def _finish(self, evaluation: Evaluation) -> None:
-        model, artifacts = self._model.member(self._member), self._config.artifacts
-        counted = _counted(self._config)
+        model, artifacts = self._model.member(self.place), self.config.artifacts
+        counted = _counted(self.config)
         surest = most_confident(
             model,
-            self._corpus,
+            self.corpus,
             threshold=artifacts.threshold,
             **counted,
             limit=MOST_CONFIDENT,
             memory_mib=artifacts.memory_mib,
         )
-        self._folder.write_table("artifacts", surest)
-        self._folder.write_table("fibers", fiber_table(model, self._corpus, order=counted["order"]))
-        self._folder.finish({name: value[0].detach().cpu().numpy() for name, value in model.named_parameters()})
+        self.folder.write_table("artifacts", surest)
+        self.folder.write_table("fibers", fiber_table(model, self.corpus, order=counted["order"]))
+        self.folder.finish({name: value[0].detach().cpu().numpy() for name, value in model.named_parameters()})
         shown = (
             "train/accuracy",
             "artifacts/count",
@@ -217,4 +348,5 @@ class _Record:
             f"{name} {evaluation.metrics[name]:.4g}" for name in shown if evaluation.metrics.get(name) is not None
         ]
         seconds = time.monotonic() - self._began
-        log.info("%s: %d steps in %.1f s, %s", self._folder.path, evaluation.step, seconds, ", ".join(numbers))
+        level = logging.INFO if self._alone else logging.DEBUG  # a stack says one line for all
+        log.log(level, "%s: %d steps in %.1f s, %s", self.folder.path, evaluation.step, seconds, ", ".join(numbers))

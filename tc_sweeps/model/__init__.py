@@ -3,6 +3,7 @@
 from tc_sweeps.model.module import CorpusModule, StackModule
 from tc_sweeps.model.objectives import loss, loss_floor, trained_tensors
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
+from tc_sweeps.model.prefixes import batch_shape
 from tc_sweeps.model.transformer import ToyTransformer
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "StackModule",
     "ToyTransformer",
     "VectorAdamW",
+    "batch_shape",
     "evaluation_steps",
     "loss",
     "loss_floor",

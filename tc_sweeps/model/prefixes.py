@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tc_sweeps.config import Config
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_integers
 from tc_sweeps.corpus.tensor import distinct_rows
 
-__all__ = ["Batch", "Prefixes", "Targets", "full_batch", "minibatch", "padded_sentences", "stack_batches"]
+__all__ = ["Batch", "Prefixes", "Targets", "batch_shape", "full_batch", "minibatch", "padded_sentences", "stack_batches"]
 
 
 class _OnDevice:
@@ -117,6 +118,20 @@ def bucket(length: int) -> int:
     """
     step = max(16, 1 << max(0, (length - 1).bit_length() - 4))
     return -(-length // step) * step
+
+
+def batch_shape(corpus: Corpus, config: Config) -> tuple[int, ...]:
+    """Return how many prefixes, wanted rows and targets a batch has, padded as in `stack_batches`.
+
+    Corpora of one batch shape can train in one stack.
+    """
+    size, positions = config.training.batch_size, config.objective.positions
+    if size is not None:
+        prefixes = corpus.vocab_size + size * (corpus.order - 2)
+        return (prefixes, prefixes, size * (corpus.order - 1)) if positions == "all" else (prefixes, size, size)
+    batch = full_batch(corpus, positions)
+    lengths = (batch.prefixes.token_MP, batch.prefixes.wanted_MR, batch.targets.row_MT)
+    return tuple(bucket(tensor.shape[1]) for tensor in lengths)
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
     """Let `write` fill a new file beside `path`, then put it in the place of `path` at once.
 
     Whoever reads `path` sees the old contents or the new, also after a crash or on a full disk (then the error is
-    raised and the old file stands). The temporary name belongs to this process, so that two writers cannot mix.
+    raised and the old file stands). The temporary name belongs to this thread of this process on this host, so that two
+    writers cannot mix. `durable=False` does not wait for the disk: for files that grow, whose last rows may be lost when
+    the machine loses power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace the contents of `path` by `text` at once."""
-    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=durable)
 
 
 @contextmanager

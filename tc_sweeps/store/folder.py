@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from safetensors.numpy import save_file
 
 from tc_sweeps.config import Config
 from tc_sweeps.store.files import replace, replace_text
-from tc_sweeps.store.identity import run_id
+from tc_sweeps.store.identity import code_version, run_id
 
 OUTPUTS = Path("outputs")  # relative to where the user stands
 
@@ -30,8 +32,8 @@ class RunFolder:
         self.path = path
         self.run_id = path.name
         self.sweep = path.parent.name
-        self._rows: list[dict[str, Value]] = []
-        self._survival: list[pd.DataFrame] = []
+        self._rows: list[list[str]] = []
+        self._survival: list[dict[str, np.ndarray]] = []
 
     @classmethod
     def of(cls, config: Config, outputs: Path = OUTPUTS) -> RunFolder:
@@ -57,55 +59,86 @@ class RunFolder:
         """Write status.json; `step` is kept where it is not given."""
         status = self.status
         status |= {"state": state, "reason": reason, "step": status["step"] if step is None else step}
-        replace_text(self.path / "status.json", json.dumps(status))
+        replace_text(self.path / "status.json", json.dumps(status), durable=state != "running")
 
     # -------------------------------------------------------------------------------------------------------- writing
 
-    def begin(self, config: Config, columns: Sequence[str]) -> None:
-        """Start the run anew: config.yaml, status.json and a metrics.csv with nothing but its header."""
-        # In this order, whatever moment the process dies at: no run is read as finished without its weights, and a
-        # folder with a config.yaml has every file that the tables read.
-        status = {"state": "running", "reason": None, "step": 0, "attempt": self.status["attempt"] + 1}
-        replace_text(self.path / "status.json", json.dumps(status))
-        for stale in ("model.safetensors", "survival.parquet", "artifacts.parquet", "fibers.parquet"):
+    def queue(self, config: Config) -> None:
+        """Freeze the config of a run that waits for its turn, unless it has one: its id stands for what it says."""
+        if not (self.path / "config.yaml").exists():
+            replace_text(self.path / "status.json", json.dumps(self.status), durable=False)
+            text = yaml.dump(asdict(config), sort_keys=False, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+            replace_text(self.path / "config.yaml", text, durable=False)
+
+    def begin(self, config: Config, columns: Sequence[str], *, step: int = 0) -> None:
+        """Start an attempt at the run: anew, or behind the evaluation at `step`, where its checkpoint stands.
+
+        What was written after that step is forgotten, so that no evaluation is missing and none comes twice.
+        """
+        # In this order, whatever moment the process dies at: no run is read as finished without its weights.
+        attempt = self.status["attempt"] + 1
+        status = {"state": "running", "reason": None, "step": step, "attempt": attempt, "version": code_version()}
+        replace_text(self.path / "status.json", json.dumps(status), durable=False)
+        for stale in ("model.safetensors", "artifacts.parquet", "fibers.parquet"):
             (self.path / stale).unlink(missing_ok=True)
         self._columns = ["step", *columns]
         self._rows, self._survival = [], []
+        if step:
+            kept = self.read_table("survival")
+            kept = kept[kept["step"] <= step]
+            self._survival = [{str(name): kept[name].to_numpy() for name in kept.columns}]
+            with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
+                self._rows = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= step]
+        else:
+            (self.path / "survival.parquet").unlink(missing_ok=True)
         self._write_metrics()
-        replace_text(self.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+        self.queue(config)
+
+    def has_evaluation(self, step: int) -> bool:
+        """Whether metrics.csv has a row for a step."""
+        try:
+            return f"\n{step}," in (self.path / "metrics.csv").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
 
     def write_facts(self, facts: Mapping[str, Value], vocabulary: Sequence[str] | None) -> None:
         """Write what is known of a run before it trains: sizes of corpus and model, and the tokens' names if any."""
-        replace_text(self.path / "facts.json", json.dumps(dict(facts)))
+        replace_text(self.path / "facts.json", json.dumps(dict(facts)), durable=False)
         if vocabulary is not None:
-            replace_text(self.path / "vocabulary.json", json.dumps(list(vocabulary), ensure_ascii=False))
+            text = json.dumps(list(vocabulary), ensure_ascii=False)
+            replace_text(self.path / "vocabulary.json", text, durable=False)
 
     def add_row(self, step: int, metrics: Mapping[str, Value]) -> None:
         """Add one evaluation to metrics.csv and its step to status.json."""
-        self._rows.append({"step": step, **metrics})
+        row = {"step": step, **metrics}
+        self._rows.append(["" if row.get(name) is None else str(row[name]) for name in self._columns])
         self._write_metrics()
         self.set_state("running", step=step)
 
     def add_survival(self, step: int, thresholds: np.ndarray, counts: np.ndarray) -> None:
-        """Add the survival curve of one evaluation: the number of artifacts above each threshold."""
-        self._survival.append(pd.DataFrame({"step": step, "threshold": thresholds, "count": counts}))
-        table = pd.concat(self._survival, ignore_index=True)
-        replace(self.path / "survival.parquet", lambda path: table.to_parquet(path, index=False))
+        """Add the survival curve of one evaluation, the number of artifacts above each threshold; see `save_survival`."""
+        steps = np.full(len(counts), step)
+        self._survival.append({"step": steps, "threshold": np.asarray(thresholds), "count": np.asarray(counts)})
+
+    def save_survival(self) -> None:
+        """Write the survival curves so far to survival.parquet: with every checkpoint, and when the run finishes."""
+        columns = {name: np.concatenate([part[name] for part in self._survival]) for name in self._survival[0]}
+        replace(self.path / "survival.parquet", lambda path: pq.write_table(pa.table(columns), path))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write `<name>.parquet`: the tables `artifacts` and `fibers` that the report reads."""
+        """Write `<name>.parquet`: the tables `survival`, `artifacts` and `fibers` that the report reads."""
         replace(self.path / f"{name}.parquet", lambda path: table.to_parquet(path, index=False))
 
     def finish(self, weights: Mapping[str, np.ndarray]) -> None:
         """Write the trained weights and only then call the run finished."""
         contiguous = {name: np.ascontiguousarray(value) for name, value in weights.items()}
+        self.save_survival()
         replace(self.path / "model.safetensors", lambda path: save_file(contiguous, path))
         self.set_state("finished")
 
     def _write_metrics(self) -> None:
-        text = io.StringIO()
-        pd.DataFrame(self._rows, columns=self._columns).to_csv(text, index=False)
-        replace_text(self.path / "metrics.csv", text.getvalue())
+        lines = [",".join(row) for row in [self._columns, *self._rows]]
+        replace_text(self.path / "metrics.csv", "\n".join(lines) + "\n", durable=False)
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -113,6 +146,20 @@ class RunFolder:
         """Return config.yaml as a nested dict."""
         text = (self.path / "config.yaml").read_text(encoding="utf-8")
         return dict(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+    def read_last(self) -> dict[str, float]:
+        """Return the last row of metrics.csv without its step: what the run has come to, NaN where it is undefined.
+
+        Nothing where the run has not begun.
+        """
+        try:
+            lines = (self.path / "metrics.csv").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return {}
+        names, values = lines[0].split(","), lines[-1].split(",")
+        if len(lines) == 1:
+            values = [""] * len(names)
+        return {name: float(value or "nan") for name, value in zip(names[1:], values[1:], strict=True)}
 
     def read_metrics(self) -> pd.DataFrame:
         """Return metrics.csv: one row per evaluation, NaN where a metric is undefined."""

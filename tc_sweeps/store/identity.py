@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +40,23 @@ def _digest(path: str) -> str:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise ConfigError(f"data.path={path} cannot be read: {getattr(error, 'strerror', error)}.") from error
+
+
+@cache
+def code_version() -> str:
+    """Return the version of this package, with the commit of its checkout where it is one, and whether that is edited.
+
+    As in `0.1.0+48f2496` or `0.1.0+48f2496.edited`. It is recorded with every attempt at a run and is not part of the
+    identity: a fixed bug does not make the runs before it other runs.
+    """
+    here = Path(__file__).parents[2]
+    installed = version("tc-sweeps")
+    if not (here / ".git").exists():
+        return installed
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        edited = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git here, or not its owner
+        return installed
+    return f"{installed}+{commit.stdout.strip()}" + (".edited" if edited.stdout.strip() else "")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tc_sweeps.store.files import locked, replace, replace_text
-from tc_sweeps.store.folder import RunFolder
+from tc_sweeps.store.folder import OUTPUTS, RunFolder
 
 
 class SweepFolder:
@@ -17,6 +18,12 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @classmethod
+    def of_launch(cls, launch: str, outputs: Path = OUTPUTS) -> list[SweepFolder]:
+        """Return the sweeps whose list of runs a multirun began."""
+        sweeps = [cls(plan.parent) for plan in sorted(outputs.glob("*/plan.json"))]
+        return [sweep for sweep in sweeps if sweep.plan["launch"] == launch]
 
     # ----------------------------------------------------------------------------------------------------------- plan
 
@@ -28,10 +35,10 @@ class SweepFolder:
         except FileNotFoundError:
             return {"experiment": None, "launch": None, "run_ids": []}
 
-    def add_run(self, run_id: str, *, experiment: str | None, launch: str | None) -> None:
-        """Add a run to plan.json as it starts.
+    def add_runs(self, run_ids: Sequence[str], *, experiment: str | None, launch: str | None) -> None:
+        """Add runs to plan.json before they start.
 
-        `launch` names the multirun that the run is a job of, None for a single run. The first job of a multirun begins
+        `launch` names the multirun that the runs are jobs of, None for a single run. The first jobs of a multirun begin
         the list anew; a single run adds to it. Names of launches sort by time: a job of an older multirun that is still
         going on adds itself to the list of the newer one.
         """
@@ -39,8 +46,7 @@ class SweepFolder:
             plan = self.plan
             if launch is not None and launch > (plan["launch"] or ""):
                 plan = {"experiment": experiment, "launch": launch, "run_ids": []}
-            if run_id not in plan["run_ids"]:
-                plan["run_ids"].append(run_id)
+            plan["run_ids"] = list(dict.fromkeys([*plan["run_ids"], *run_ids]))
             plan["experiment"] = plan["experiment"] or experiment
             replace_text(self.path / "plan.json", json.dumps(plan, indent=1))
 
@@ -69,10 +75,7 @@ class SweepFolder:
 def _result(run: RunFolder) -> dict[str, Any]:
     status = run.status
     row = {"run_id": run.run_id, **{name: status.get(name) for name in ("state", "reason", "step", "attempt")}}
-    row |= _flat(run.read_config()) | run.read_facts()
-    metrics = run.read_metrics().drop(columns="step")
-    last = {str(name): metrics[name].iloc[-1] if len(metrics) else float("nan") for name in metrics.columns}
-    return row | last
+    return row | _flat(run.read_config()) | run.read_facts() | run.read_last()
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,151 @@
+"""Who trains a run: leases, so that several launches share a sweep and each run is trained once.
+
+A lease is a file in the run's folder that names its worker; a worker is a process that holds leases and shows that it
+lives by touching its heartbeat file, `outputs/<sweep>/.workers/<token>`. A lease whose worker is dead is taken over: at
+once where the worker's process is gone from this host, and after a minute without a heartbeat where it ran on another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tc_sweeps.store.files import locked
+from tc_sweeps.store.folder import RunFolder
+
+__all__ = ["Worker", "is_alive"]
+
+HEARTBEAT_SECONDS = 5.0
+EXPIRY_SECONDS = 60.0
+
+
+class Worker:
+    """Claims runs of a sweep for this process, as a context: its leases are given back at the end, come what may."""
+
+    def __init__(self, sweep: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self.sweep = sweep
+        self.token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._identity = json.dumps({"token": self.token, **_this_process()})
+        self._heartbeat = sweep / ".workers" / self.token
+        self._seconds = heartbeat_seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._held: dict[str, RunFolder] = {}
+
+    def __enter__(self) -> Worker:
+        self._heartbeat.parent.mkdir(parents=True, exist_ok=True)
+        self._heartbeat.touch()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        for folder in list(self._held.values()):
+            self.release(folder)
+        self._heartbeat.unlink(missing_ok=True)
+
+    def claim(self, folders: Sequence[RunFolder], wanted: Callable[[RunFolder], bool]) -> list[RunFolder]:
+        """Take the leases of those folders that nobody alive holds and that are `wanted`, looked at under the lease."""
+        claimed = []
+        with locked(self.sweep / ".leases"):  # one process of a host at a time; O_EXCL keeps hosts apart
+            for folder in folders:
+                if self._take(folder) and wanted(folder):
+                    claimed.append(folder)
+                elif folder.run_id in self._held:
+                    self.release(folder)
+        return claimed
+
+    def holds(self, folder: RunFolder) -> bool:
+        """Whether the run is still this worker's; to be asked before anything is published."""
+        return _read(_lease(folder)).get("token") == self.token
+
+    def release(self, folder: RunFolder) -> None:
+        """Give a run back."""
+        del self._held[folder.run_id]
+        if self.holds(folder):
+            _lease(folder).unlink(missing_ok=True)
+
+    def _take(self, folder: RunFolder) -> bool:
+        lease = _lease(folder)
+        lease.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with lease.open("x", encoding="utf-8") as file:
+                file.write(self._identity)
+        except FileExistsError:
+            if is_alive(folder):
+                return False
+            # Two hosts that take over the same lease at once both write here: the later one holds it, and the other
+            # sees that before it publishes.
+            lease.write_text(self._identity, encoding="utf-8")
+        self._held[folder.run_id] = folder
+        return True
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._seconds):
+            try:
+                self._heartbeat.touch()
+            except OSError:  # a full disk or a lost mount: others will take over if it lasts
+                continue
+
+
+def is_alive(folder: RunFolder) -> bool:
+    """Whether a worker that lives holds the run."""
+    owner = _read(_lease(folder))
+    if not owner:
+        # Nobody, or somebody who is writing the lease at this moment, or whose disk was full: alive while it is new.
+        return not _expired(_lease(folder), 5.0)
+    here = _this_process()
+    if owner["host"] == here["host"]:
+        return bool(owner["boot"] == here["boot"] and _started(owner["pid"]) == owner["started"])
+    return not _expired(folder.path.parent / ".workers" / owner["token"], EXPIRY_SECONDS)
+
+
+def _lease(folder: RunFolder) -> Path:
+    return folder.path / ".lease"
+
+
+def _read(lease: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(lease.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):  # ValueError: it is being written
+        return {}
+
+
+def _expired(file: Path, seconds: float) -> bool:
+    """Whether a file has not been touched for so long; the clocks of hosts that share a disk agree within seconds."""
+    try:
+        return time.time() - file.stat().st_mtime > seconds
+    except FileNotFoundError:
+        return True
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _boot() -> str | None:
+    """Return what names the time since the machine was started, where the system tells."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else None
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process of this host was started (numbers of processes are used again), None where it is gone."""
+    try:
+        if not Path("/proc/self/stat").exists():  # not Linux: whether it runs is all there is to know
+            os.kill(pid, 0)
+            return 0
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except PermissionError:  # somebody else's, and alive
+        return 0
+    return None if fields[0] == "Z" else int(fields[19])

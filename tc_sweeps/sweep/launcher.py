@@ -1,0 +1,109 @@
+"""The default launcher, `hydra/launcher=stacked`: hands all jobs of a multirun to the task function's `many` form."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from tc_sweeps.sweep.compose import Composer
+
+__all__ = ["StackedLauncher"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StackedLauncherConf:
+    """The keys of `hydra.launcher`."""
+
+    _target_: str = "hydra_plugins.tc_sweeps.StackedLauncher"
+    workers: int | None = None  # processes that train; null: one per CUDA device, without one as many as pay
+    memory_mib: int | None = None  # what all stacks in training may take; null: half of what is free
+    retry_failed: bool = False  # train runs again that failed; others are never trained twice
+
+
+class StackedLauncher(Launcher):  # type: ignore[misc]
+    """Trains the jobs of a multirun together.
+
+    A task function says how by its attribute `many(configs, settings)`: an iterator over the composed configs, with
+    `hydra`, and the keys of `hydra.launcher`; it returns per job what the task function would return, or the exception
+    it would raise. Such jobs have no folder of Hydra's own: their overrides stand in `multirun.yaml`. A task function
+    without `many` is run job by job, as Hydra's basic launcher does.
+    """
+
+    __module__ = "hydra_plugins.tc_sweeps"  # Hydra makes no plugin, registered or not, of any other module
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what a launch needs; Hydra calls this."""
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs and return how each ended, in their order."""
+        setup_globals()
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        composer = Composer(self._context.config_loader, self._config)
+        composed = (composer.compose(o, initial_job_idx + place) for place, o in enumerate(job_overrides))
+        many = getattr(self._task, "many", None)
+        if many is None:
+            return [self._run(config) for config in composed]
+        before = HydraConfig.instance().cfg
+        try:
+            configure_log(self._config.hydra.job_logging, self._config.hydra.verbose)
+            outcomes = many(self._started(composed), self._settings)
+            return [
+                self._ended(composer, overrides, initial_job_idx + place, outcome)
+                for place, (overrides, outcome) in enumerate(zip(job_overrides, outcomes, strict=True))
+            ]
+        finally:
+            HydraConfig.instance().cfg = before
+
+    def _run(self, config: DictConfig) -> JobReturn:
+        log.info("\t#%s : %s", config.hydra.job.num, " ".join(filter_overrides(config.hydra.overrides.task)))
+        returned = run_job(
+            hydra_context=self._context,
+            task_function=self._task,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        return returned
+
+    def _started(self, composed: Iterator[DictConfig]) -> Iterator[DictConfig]:
+        """Pass the configs on one by one, each while it is Hydra's current one (its resolvers look there)."""
+        for config in composed:
+            HydraConfig.instance().set_config(config)
+            self._context.callbacks.on_job_start(config=config, task_function=self._task)
+            yield config
+
+    def _ended(self, composer: Composer, overrides: Sequence[str], number: int, outcome: Any) -> JobReturn:
+        returned = JobReturn(  # without the configs: 200 kB a job, and the callbacks get them
+            overrides=filter_overrides(overrides),
+            working_dir=str(Path.cwd()),
+            task_name=JobRuntime.instance().get("name"),
+            status=JobStatus.FAILED if isinstance(outcome, Exception) else JobStatus.COMPLETED,
+        )
+        returned.return_value = outcome
+        if self._context.callbacks.callbacks:
+            config = composer.compose(overrides, number)
+            self._context.callbacks.on_job_end(config=config, job_return=returned)
+        return returned
+
+
+Plugins.instance().register(StackedLauncher)
+ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="tc_sweeps")

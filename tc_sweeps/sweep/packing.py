@@ -1,0 +1,86 @@
+"""Which runs train together: stacks of equal shape, as large as pays and fits, the longest first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tc_sweeps.config import Config
+from tc_sweeps.corpus import build_corpus
+from tc_sweeps.model import batch_shape
+from tc_sweeps.train import stack_key
+
+__all__ = ["Packed", "Stack", "pack"]
+
+# Activations and gradients that a stack holds at most on a CPU: beyond the cache, more members are no faster.
+CPU_BYTES = 24 << 20
+# About five seconds on one core; with less to do for each, another process does not pay.
+WORTH_A_WORKER = 1.5e9
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Runs that train together."""
+
+    configs: list[Config]
+    cost: float  # arithmetic, up to a constant factor
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The stacks of a sweep, most costly first, and how many workers they keep busy."""
+
+    stacks: list[Stack]
+    workers: int
+
+
+@dataclass
+class _Kind:
+    """The runs of one shape."""
+
+    cost: float  # of one run
+    bytes: int  # of one run
+    configs: list[Config] = field(default_factory=list)
+
+
+def pack(configs: Sequence[Config], *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool) -> Packed:
+    """Return all runs in stacks, none above its worker's share of work and memory.
+
+    `workers`: how many there shall be; None for as many as pay, at most one for each of the `devices`.
+    """
+    kinds: dict[object, _Kind] = {}
+    for config in configs:
+        key, cost, size = _measure(config)
+        kinds.setdefault(key, _Kind(cost, size)).configs.append(config)
+    total = sum(kind.cost * len(kind.configs) for kind in kinds.values())
+    if workers is None:
+        workers = max(1, min(devices, int(total / WORTH_A_WORKER) if on_cpu else devices))
+    limit = memory_bytes // workers
+    if on_cpu:
+        limit = min(limit, CPU_BYTES)
+    stacks = []
+    for kind in kinds.values():
+        most = max(1, min(limit // kind.bytes, math.ceil(total / workers / kind.cost)))
+        pieces = math.ceil(len(kind.configs) / most)
+        for piece in range(pieces):  # of equal size, up to one run
+            members = kind.configs[piece::pieces]
+            stacks.append(Stack(members, kind.cost * len(members)))
+    return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)))
+
+
+def _measure(config: Config) -> tuple[object, float, int]:
+    """Return what a run's stack must have in common with it, and the cost and the bytes of one run."""
+    try:
+        corpus = build_corpus(config.data)
+    except Exception:  # it will fail alone when it is trained, and its reason be recorded there
+        return object(), 1.0, 1
+    model, training, artifacts = config.model, config.training, config.artifacts
+    prefixes, wanted, _ = batch_shape(corpus, config)
+    D, V = model.width, corpus.vocab_size
+    inner = model.layers * (12 * D + 2 * model.mlp_width)  # numbers held for a prefix, besides its logits
+    places = corpus.places(artifacts.order, artifacts.contexts)
+    contexts = math.prod(len(tokens) for tokens in places)
+    cost = training.steps * (wanted * V + prefixes * inner) + training.evaluations * contexts * (V + inner)
+    parameters = 2 * V * D + model.layers * D * (4 * D + 2 * model.mlp_width)
+    return stack_key(config, corpus), cost, 4 * (4 * wanted * V + 3 * prefixes * inner + 8 * parameters)
