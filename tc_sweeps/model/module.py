@@ -6,7 +6,7 @@ Python is touched once per block by Lightning and the callbacks, so that a tiny 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -34,8 +34,10 @@ class StackModule(pl.LightningModule):
     active_M: Tensor
     failed_step_M: Tensor
     seed_M: Tensor
+    steps_made: Tensor
 
-    def __init__(self, model: ToyTransformer, configs: Sequence[Config]) -> None:
+    def __init__(self, model: ToyTransformer, configs: Sequence[Config], *, evaluations_made: int = 0) -> None:
+        """`evaluations_made`: the blocks that are behind the members already; training goes on with the next."""
         super().__init__()
         self.automatic_optimization = False
         self.model = model
@@ -43,50 +45,81 @@ class StackModule(pl.LightningModule):
         self.training_config = configs[0].training
         self.positions = configs[0].objective.positions
         self.blocks = [0, *evaluation_steps(self.training_config)]
+        self.evaluations_made = evaluations_made
         self.register_buffer("active_M", torch.ones(len(configs), dtype=torch.bool))
         self.register_buffer("failed_step_M", torch.full((len(configs),), -1))
         self.register_buffer("seed_M", torch.tensor([config.seed for config in configs]))
+        self.register_buffer("steps_made", torch.tensor(self.blocks[evaluations_made]))
         self._adamw: VectorAdamW | None = None
+        self._moments: Mapping[str, Tensor] = {}
 
     @property
     def step(self) -> int:
         """Optimizer steps made when the current block is over."""
-        return self.blocks[self.current_epoch + 1]
+        return self.blocks[self.evaluations_made + self.current_epoch + 1]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what training goes on from: parameters by name, moments as "mean.NAME" and "square.NAME", [M, ...].
+
+        The tensors are those that training changes in place.
+        """
+        assert self._adamw is not None, "There are no moments before training."
+        adamw, names = self._adamw, [name for name, _ in self.model.named_parameters()]
+        state = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        for kind, moments in (("mean", adamw.mean), ("square", adamw.square)):
+            state |= {f"{kind}.{name}": moment for name, moment in zip(names, moments, strict=True)}
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore parameters and moments, bit for bit; before `fit`, with `evaluations_made` given to the module."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(state[name])
+        self._moments = state
 
     def configure_optimizers(self) -> None:
         """Lightning holds no optimizer: AdamW for a stack is ours."""
 
     def on_fit_start(self) -> None:
         """Make the optimizer where the parameters are now."""
-        self._adamw = VectorAdamW(list(self.model.parameters()), [config.training for config in self.configs])
+        adamw = VectorAdamW(list(self.model.parameters()), [config.training for config in self.configs])
+        if self._moments:
+            for (name, _), mean, square in zip(self.model.named_parameters(), adamw.mean, adamw.square, strict=True):
+                mean.copy_(self._moments[f"mean.{name}"])
+                square.copy_(self._moments[f"square.{name}"])
+            self._moments = {}
+        self._adamw = adamw
 
     def training_step(self, batch: Batch | list[Tensor]) -> None:
         """Make the optimizer steps of one block."""
-        for step in range(self.blocks[self.current_epoch], self.step):
-            self._optimize(batch if isinstance(batch, Batch) else self._draw(batch, step), step)
+        for _ in range(self.blocks[self.evaluations_made + self.current_epoch], self.step):
+            self._optimize(batch)
 
-    def _draw(self, sentences: list[Tensor], step: int) -> Batch:
+    def _draw(self, sentences: list[Tensor]) -> Batch:
         sentences_MNL, count_M = sentences
         assert self.training_config.batch_size is not None
         return minibatch(
             sentences_MNL,
             count_M,
             seed_M=self.seed_M,
-            step=step,
+            step=self.steps_made,
             size=self.training_config.batch_size,
             vocab_size=self.model.vocab_size,
             positions=self.positions,
         )
 
-    def _optimize(self, batch: Batch, step: int) -> None:
+    def _optimize(self, data: Batch | list[Tensor]) -> None:
+        """Make one step. No number of Python's in it changes from step to step."""
         assert self._adamw is not None
+        batch = data if isinstance(data, Batch) else self._draw(data)
         loss_M = loss(self.model.logits(batch.prefixes), batch.targets)
-        gradients = torch.autograd.grad(loss_M.sum(), self._adamw.parameters)
+        gradients = torch.autograd.grad(loss_M, self._adamw.parameters, torch.ones_like(loss_M))
         # A member whose loss is no longer finite stops where it is and takes nobody with it; no synchronisation.
         fails_M = self.active_M & ~torch.isfinite(loss_M.detach())
-        self.failed_step_M.masked_fill_(fails_M, step)
+        self.failed_step_M.copy_(torch.where(fails_M, self.steps_made, self.failed_step_M))
         self.active_M &= ~fails_M
-        self._adamw.step(gradients, step, self.active_M)
+        self._adamw.step(gradients, self.steps_made, self.active_M)
+        self.steps_made += 1
 
 
 class CorpusModule(pl.LightningDataModule):

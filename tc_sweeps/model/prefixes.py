@@ -173,7 +173,14 @@ def padded_sentences(corpora: Sequence[Corpus]) -> tuple[Tensor, Tensor]:
 
 
 def minibatch(
-    sentences_MNL: Tensor, count_M: Tensor, *, seed_M: Tensor, step: int, size: int, vocab_size: int, positions: str
+    sentences_MNL: Tensor,
+    count_M: Tensor,
+    *,
+    seed_M: Tensor,
+    step: Tensor | int,
+    size: int,
+    vocab_size: int,
+    positions: str,
 ) -> Batch:
     """Return `size` sentences per member, drawn uniformly with replacement by (seed, step, slot) on the device.
 

@@ -155,7 +155,7 @@ def test_a_run_trains_on_the_device(launch: Launch) -> None:
 
 def test_an_update_that_spoils_the_weights_at_the_very_end_fails_the_run(launch: Launch) -> None:
     code, _, err = launch(
-        "run", *QUICK, "training.steps=1", "training.evaluations=1", "training.learning_rate=1e38", "tracking=none"
+        "run", *QUICK, "training.steps=1", "training.evaluations=1", "training.learning_rate=1e39", "tracking=none"
     )
     assert code == 1
     assert "not finite at step 1" in err

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from tc_sweeps.config import Config, resolve
 from tc_sweeps.corpus import Corpus, build_corpus
@@ -39,7 +40,13 @@ def fit() -> Callable[..., StackModule]:
     """Train configs as a stack with Lightning, set as in `train`, on the CPU; returns the trained module."""
 
     def train(
-        configs: Sequence[Config], corpora: Sequence[Corpus] | None = None, *, precision: torch.dtype = torch.float32
+        configs: Sequence[Config],
+        corpora: Sequence[Corpus] | None = None,
+        *,
+        precision: torch.dtype = torch.float32,
+        state: Mapping[str, Tensor] | None = None,
+        evaluations_made: int = 0,
+        evaluations: int | None = None,  # up to this one; None: all
     ) -> StackModule:
         corpora = corpora or [build_corpus(config.data) for config in configs]
         model = ToyTransformer(
@@ -48,12 +55,14 @@ def fit() -> Callable[..., StackModule]:
             max_length=corpora[0].order - 1,
             seeds=[config.seed for config in configs],
         )
-        module = StackModule(model.to(precision), configs)
+        module = StackModule(model.to(precision), configs, evaluations_made=evaluations_made)
+        if state is not None:
+            module.load_state(state)
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
-            max_epochs=configs[0].training.evaluations,
+            max_epochs=(evaluations or configs[0].training.evaluations) - evaluations_made,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

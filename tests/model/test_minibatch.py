@@ -135,3 +135,13 @@ def test_every_sentence_is_drawn_equally_often_and_no_padding_ever():
         assert (counts[m, n:] == 0).all()
         share = 1 / n
         assert (counts[m, :n] - 2000 * share).abs().max() < 4 * math.sqrt(2000 * share * (1 - share))
+
+
+def test_a_step_in_a_tensor_draws_what_its_number_draws():
+    """The step is a tensor in training, where a captured graph advances it."""
+    corpora = stack([4, 1, 2, 3])
+    for step in (0, 1, 1000):
+        number, tensor = drawn_batch(corpora, step), drawn_batch(corpora, torch.tensor(step))
+        for part in ("prefixes", "targets"):
+            for name, value in vars(getattr(number, part)).items():
+                assert torch.equal(value, getattr(getattr(tensor, part), name)), name

@@ -52,14 +52,11 @@ def test_one_member_moves_as_pytorchs_adamw_does(values):
     s = training(**values)
     ours, theirs = parameters(1), parameters(1)
     adamw = VectorAdamW(ours, [s])
-    adamw.rate_M, adamw.decay_M = (  # else the settings are rounded to float32
-        torch.tensor([x], dtype=torch.float64) for x in (s.learning_rate, s.weight_decay)
-    )
     reference = torch.optim.AdamW(
         theirs, lr=s.learning_rate, betas=(s.beta1, s.beta2), eps=s.epsilon, weight_decay=s.weight_decay
     )
     for step in range(30):
-        adamw.step(gradients_at(step, 1), step, torch.tensor([True]))
+        adamw.step(gradients_at(step, 1), torch.tensor(step), torch.tensor([True]))
         for parameter, gradient in zip(theirs, gradients_at(step, 1), strict=True):
             parameter.grad = gradient
         if s.clip_norm is not None:
@@ -76,7 +73,7 @@ def test_in_float32_one_member_moves_as_pytorchs_adamw_does_but_for_rounding():
     adamw = VectorAdamW(ours, [s])
     reference = torch.optim.AdamW(theirs, lr=0.01, weight_decay=0.1)
     for step in range(30):
-        adamw.step(gradients_at(step, 1, torch.float32), step, torch.tensor([True]))
+        adamw.step(gradients_at(step, 1, torch.float32), torch.tensor(step), torch.tensor([True]))
         for parameter, gradient in zip(theirs, gradients_at(step, 1, torch.float32), strict=True):
             parameter.grad = gradient
         reference.step()
@@ -95,9 +92,9 @@ def test_members_move_with_their_own_rate_and_decay_as_if_alone(clip_norm):
              for m in range(3)]  # fmt: skip
     for step in range(10):
         gradients = gradients_at(step, 3)
-        together.step(gradients, step, torch.ones(3, dtype=torch.bool))
+        together.step(gradients, torch.tensor(step), torch.ones(3, dtype=torch.bool))
         for m in range(3):
-            alone[m].step([g[m : m + 1] for g in gradients], step, torch.tensor([True]))
+            alone[m].step([g[m : m + 1] for g in gradients], torch.tensor(step), torch.tensor([True]))
     for m in range(3):
         for stacked, single in zip(values_of(together), values_of(alone[m]), strict=True):
             assert torch.equal(stacked[m], single[0])
@@ -110,14 +107,14 @@ def test_inactive_members_do_not_move_even_when_their_gradient_is_not_finite(poi
     poisoned, healthy = VectorAdamW(parameters(3), each), VectorAdamW(parameters(3), each)
     everyone = torch.ones(3, dtype=torch.bool)
     for adamw in (poisoned, healthy):
-        adamw.step(gradients_at(0, 3), 0, everyone)
+        adamw.step(gradients_at(0, 3), torch.tensor(0), everyone)
     before = values_of(poisoned)
     for step in range(1, 5):
         gradients = gradients_at(step, 3)
-        healthy.step(gradients, step, everyone)
+        healthy.step(gradients, torch.tensor(step), everyone)
         for gradient in gradients:
             gradient[1] = poison
-        poisoned.step(gradients, step, torch.tensor([True, False, True]))
+        poisoned.step(gradients, torch.tensor(step), torch.tensor([True, False, True]))
     for at_first, now, without in zip(before, values_of(poisoned), values_of(healthy), strict=True):
         assert torch.equal(now[1], at_first[1])
         assert torch.equal(now[[0, 2]], without[[0, 2]])
@@ -131,12 +128,41 @@ def test_clipping_looks_at_each_members_norm_over_all_its_parameters():
     norms = torch.stack([(g * g).flatten(1).sum(1) for g in gradients]).sum(0).sqrt()
     wanted_norms = torch.tensor([0.5, 2.0 * 1.5, 400.0], dtype=torch.float64)
     gradients = [g * (wanted_norms / norms).view(-1, *[1] * (g.dim() - 1)) for g in gradients]
-    adamw.step(gradients, 0, torch.ones(3, dtype=torch.bool))
+    adamw.step(gradients, torch.tensor(0), torch.ones(3, dtype=torch.bool))
     used = torch.stack([(g * g).flatten(1).sum(1) for g in adamw.mean]).sum(0).sqrt()
     torch.testing.assert_close(used, torch.tensor([0.5, 2.0, 2.0], dtype=torch.float64), rtol=1e-5, atol=0)
     for mean, gradient in zip(adamw.mean, gradients, strict=True):
         assert torch.equal(mean[0], gradient[0]), "below the bound nothing is scaled"
         torch.testing.assert_close(mean[2], gradient[2] / 200, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("gone", ["gradient", "moment"])
+def test_a_member_that_overflowed_stays_where_it_is_once_it_is_inactive(gone):
+    adamw = VectorAdamW(parameters(2, torch.float32), [training()] * 2)
+    huge = [g * 1e25 for g in gradients_at(0, 2, torch.float32)]  # its square is infinite in float32
+    adamw.step(huge if gone == "moment" else gradients_at(0, 2), torch.tensor(0), torch.tensor([True, True]))
+    before = values_of(adamw)
+    adamw.step(huge, torch.tensor(1), torch.tensor([True, False]))
+    assert all(torch.equal(now[1], at_first[1]) for now, at_first in zip(values_of(adamw), before, strict=True))
+
+
+def test_parameters_and_moments_can_be_read_and_written_by_parameter():
+    given = parameters(3)
+    adamw = VectorAdamW(given, [training()] * 3)
+    assert all(a is b for a, b in zip(adamw.parameters, given, strict=True))
+    for at_first, parameter in zip(parameters(3), given, strict=True):
+        assert torch.equal(at_first, parameter)
+    everyone = torch.ones(3, dtype=torch.bool)
+    for step in range(3):
+        adamw.step(gradients_at(step, 3), torch.tensor(step), everyone)
+    second = VectorAdamW([nn.Parameter(p.detach().clone()) for p in given], [training()] * 3)
+    for old, new in ((adamw.mean, second.mean), (adamw.square, second.square)):
+        for moment, written, parameter in zip(old, new, given, strict=True):
+            assert moment.shape == parameter.shape
+            written.copy_(moment)
+    for either in (adamw, second):
+        either.step(gradients_at(3, 3), torch.tensor(3), everyone)
+    assert all(torch.equal(a, b) for a, b in zip(values_of(adamw), values_of(second), strict=True))
 
 
 # ------------------------------------------------------------------------------------------------------- the schedules

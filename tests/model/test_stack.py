@@ -166,8 +166,8 @@ def test_a_member_is_put_to_sleep_by_its_flag(fit):
     before = [weights(module, member) for member in range(3)]
     module.on_fit_start()
     batch = CorpusModule([build_corpus(config.data) for config in eight], eight[0]).batch
-    for step in range(5):
-        module._optimize(batch, step)
+    for _ in range(5):
+        module._optimize(batch)
     assert_same(weights(module, 1), before[1])
     for member in (0, 2):
         assert not torch.equal(weights(module, member)["embedding"], before[member]["embedding"])
@@ -195,3 +195,38 @@ def test_blocks_of_steps_make_the_same_weights_as_one_block(fit):
     many = fit(configs({}, members=(0,), steps=40, evaluations=7))
     assert_same(weights(many, 0), weights(one, 0))
     assert many.blocks == [0, 6, 11, 17, 23, 29, 34, 40]
+
+
+# --------------------------------------------------------------------------------------------- starting in the middle
+
+
+RESUMED = {"the paper's": {}, "everything, schedule": {"model": EVERYTHING, **SHAPES["clipping and schedule"]},
+           "minibatch": {"training": {"batch_size": 16}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", RESUMED.values(), ids=RESUMED)
+def test_a_stack_that_starts_in_the_middle_ends_with_the_same_bits(fit, shape):
+    """20 + 20 steps are 40, for the stack and for a member taken out of it at half time."""
+    stack = configs(shape, members=(0, 2, 5), steps=40, evaluations=4)
+    for place, config in enumerate(stack):
+        config.data.num_sentences = 50 + place
+    whole = fit(stack).state()
+    half = {name: value.clone() for name, value in fit(stack, evaluations=2).state().items()}
+    assert not torch.equal(half["embedding"], whole["embedding"])
+    resumed = fit(stack, state=half, evaluations_made=2)
+    assert_same(resumed.state(), whole)
+    assert int(resumed.steps_made) == 40
+    for m in range(3):
+        alone = fit([stack[m]], state={name: value[m : m + 1] for name, value in half.items()}, evaluations_made=2)
+        assert_same(alone.state(), {name: value[m : m + 1] for name, value in whole.items()})
+
+
+def test_the_state_names_every_parameter_and_both_its_moments(fit):
+    module = fit(configs({}, members=(0, 1), steps=2, evaluations=1))
+    names = [name for name, _ in module.model.named_parameters()]
+    state = module.state()
+    assert list(state) == [*names, *(f"mean.{name}" for name in names), *(f"square.{name}" for name in names)]
+    for name in names:
+        assert state[name].shape == state[f"mean.{name}"].shape == state[f"square.{name}"].shape
+        assert (state[f"square.{name}"] >= 0).all()
+        assert not torch.equal(state[f"mean.{name}"], state[name])
