@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tc_sweeps.config import WORLDS, Config, ConfigError, World, explain, resolve
+from tc_sweeps.config import WORLDS, Config, ConfigError, SweepFailed, World, explain, resolve
 from tc_sweeps.store import RunFolder, SweepFolder, run_id
-from tc_sweeps.sweep import Launch, RunFailed, SweepFailed, train_sweeps
+from tc_sweeps.sweep.engine import Launch, RunFailed, train_sweeps
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,9 @@ job.many, job.check = many, check  # type: ignore[attr-defined]
 
 def _task_of(composed: DictConfig) -> dict[str, Any]:
     """Return a composed config without Hydra's part of it, as a container."""
-    values = OmegaConf.to_container(OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True)
+    values = OmegaConf.to_container(
+        OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True
+    )
     assert isinstance(values, dict)
     return {str(name): value for name, value in values.items()}
 

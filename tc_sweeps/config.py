@@ -22,6 +22,7 @@ __all__ = [
     "WORLDS",
     "Config",
     "ConfigError",
+    "SweepFailed",
     "data_file",
     "explain",
     "leaves",
@@ -31,6 +32,10 @@ __all__ = [
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one sentence that names the key, its value and the mend."""
+
+
+class SweepFailed(RuntimeError):
+    """Some jobs of a sweep failed; the others were run."""
 
 
 _NEVER = object()
@@ -166,7 +171,9 @@ class Training:
         "constant"
     )  # after the warm-up: constant, or half a cosine that would reach 0 after the last step
     warmup_steps: int = key(0)
-    weight_decay: float = key(0.0, per_member=True)  # decay lowers artifacts by itself: off unless it is what is studied
+    weight_decay: float = key(
+        0.0, per_member=True
+    )  # decay lowers artifacts by itself: off unless it is what is studied
     beta1: float = key(0.9)
     beta2: float = key(0.999)
     epsilon: float = key(1e-8)

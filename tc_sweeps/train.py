@@ -72,7 +72,9 @@ def train(
                 if (corpus := _corpus(config, folder)) is not None
             ]
             if len({(member.evaluations_made, *stack_key(member.config, member.corpus)) for member in members}) > 1:
-                raise ValueError("These runs are not alike in shape, shared settings or steps made: no stack holds them.")
+                raise ValueError(
+                    "These runs are not alike in shape, shared settings or steps made: no stack holds them."
+                )
             state = _saved_state(members)
             while members:
                 members, state = _fit(members, state, progress)
@@ -111,7 +113,9 @@ def _corpus(config: Config, folder: RunFolder) -> Corpus | None:
         return build_corpus(config.data)
     except Exception as error:
         folder.begin(config, METRICS)
-        folder.set_state("failed", reason=str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}")
+        folder.set_state(
+            "failed", reason=str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        )
         log.error("%s: %s", folder.path, folder.status["reason"])
         return None
 

@@ -21,7 +21,16 @@ from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_integers
 from tc_sweeps.corpus.tensor import distinct_rows
 
-__all__ = ["Batch", "Prefixes", "Targets", "batch_shape", "full_batch", "minibatch", "padded_sentences", "stack_batches"]
+__all__ = [
+    "Batch",
+    "Prefixes",
+    "Targets",
+    "batch_shape",
+    "full_batch",
+    "minibatch",
+    "padded_sentences",
+    "stack_batches",
+]
 
 
 class _OnDevice:

@@ -68,7 +68,9 @@ class ToyTransformer(nn.Module):
     def member(self, index: int) -> ToyTransformer:
         """Return one member as a stack of one, with a copy of its weights."""
         alone = copy.copy(self)  # not a deep one: that would copy the whole stack for each of its members
-        alone._parameters = {name: nn.Parameter(p.detach()[index : index + 1].clone()) for name, p in self.named_parameters()}
+        alone._parameters = {
+            name: nn.Parameter(p.detach()[index : index + 1].clone()) for name, p in self.named_parameters()
+        }
         return alone
 
     def unembedding_matrix(self) -> Tensor:

@@ -72,4 +72,6 @@ def _contents(file: Path) -> list[tuple[Saved, str]]:
             metadata = tensors.metadata()
     except FileNotFoundError:  # pruned by another worker a moment ago
         return []
-    return [(Saved(file, place, int(metadata["step"])), name) for place, name in enumerate(json.loads(metadata["run_ids"]))]
+    return [
+        (Saved(file, place, int(metadata["step"])), name) for place, name in enumerate(json.loads(metadata["run_ids"]))
+    ]

@@ -1,7 +1,4 @@
-"""Sweeps: composing and validating jobs, and training a whole multirun as stacks. Registers the plugins with Hydra."""
+"""Sweeps: composing and validating jobs, and training a whole multirun as stacks.
 
-from tc_sweeps.sweep.engine import Launch, RunFailed, train_sweeps
-from tc_sweeps.sweep.launcher import StackedLauncher
-from tc_sweeps.sweep.sweeper import GridSweeper, SweepFailed
-
-__all__ = ["GridSweeper", "Launch", "RunFailed", "StackedLauncher", "SweepFailed", "train_sweeps"]
+Imports nothing by itself: Hydra imports the launcher and the sweeper in every app of an environment.
+"""

@@ -11,7 +11,7 @@ from functools import cache
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -47,7 +47,7 @@ class Composer:
 
     def _is_plain(self, override: Override) -> bool:
         """Whether an override sets a value that exists, and so cannot change what is composed."""
-        plain = override.is_change() and override.package is None and not override.is_hydra_override()
+        plain = override.type == OverrideType.CHANGE and override.package is None and not override.is_hydra_override()
         return plain and not self._is_group(override.key_or_group)
 
     def _base(self, overrides: tuple[str, ...]) -> DictConfig:

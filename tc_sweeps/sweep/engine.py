@@ -120,7 +120,9 @@ class _Sweep:
                 if not unfinished or not waits:
                     break
                 time.sleep(POLL_SECONDS)
-            Checkpoints(self.path).prune([run.run_id for run in SweepFolder(self.path).runs() if not self._is_done(run)])
+            Checkpoints(self.path).prune(
+                [run.run_id for run in SweepFolder(self.path).runs() if not self._is_done(run)]
+            )
 
     def _folder(self, config: Config) -> RunFolder:
         return RunFolder.of(config, self.outputs)
@@ -164,12 +166,15 @@ class _Sweep:
         """Train claimed runs as one stack; what goes wrong stands in their status, and the sweep goes on."""
         from tc_sweeps.train import is_out_of_memory, train
 
-        began, steps = time.monotonic(), sum(config.training.steps for config in configs)
+        began, made = time.monotonic(), 0
+        steps = sum(config.training.steps for config in configs)
         with tqdm(
             total=steps, desc=title, unit="step", unit_scale=True, position=slot, leave=False, disable=None
         ) as bar:
 
             def progress(member_steps: int, running: int) -> None:
+                nonlocal made
+                made += member_steps
                 bar.set_postfix_str(f"{len(configs) - running} of {len(configs)} runs done", refresh=False)
                 bar.update(member_steps)
 
@@ -190,7 +195,7 @@ class _Sweep:
                 return
         if len(configs) > 1:
             seconds = time.monotonic() - began
-            rate = f"{bar.n / seconds:,.0f} member-steps per second"
+            rate = f"{made / seconds:,.0f} member-steps per second"
             log.info("%s: %d runs in %.1f s, %s", title, len(configs), seconds, rate)
 
     # ------------------------------------------------------------------------------------------------------- workers

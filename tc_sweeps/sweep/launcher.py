@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,10 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from tc_sweeps.sweep.compose import Composer
 
@@ -42,8 +42,6 @@ class StackedLauncher(Launcher):  # type: ignore[misc]
     without `many` is run job by job, as Hydra's basic launcher does.
     """
 
-    __module__ = "hydra_plugins.tc_sweeps"  # Hydra makes no plugin, registered or not, of any other module
-
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
 
@@ -63,7 +61,7 @@ class StackedLauncher(Launcher):  # type: ignore[misc]
             return [self._run(config) for config in composed]
         before = HydraConfig.instance().cfg
         try:
-            configure_log(self._config.hydra.job_logging, self._config.hydra.verbose)
+            self._log_as_a_job()
             outcomes = many(self._started(composed), self._settings)
             return [
                 self._ended(composer, overrides, initial_job_idx + place, outcome)
@@ -91,6 +89,13 @@ class StackedLauncher(Launcher):  # type: ignore[misc]
             self._context.callbacks.on_job_start(config=config, task_function=self._task)
             yield config
 
+    def _log_as_a_job(self) -> None:
+        """Log as jobs do, all of them into one file beside `multirun.yaml`."""
+        config = copy.deepcopy(self._config)
+        with read_write(config), open_dict(config):
+            config.hydra.runtime.output_dir = str(Path(str(config.hydra.sweep.dir)).absolute())
+        configure_log(config.hydra.job_logging, config.hydra.verbose)
+
     def _ended(self, composer: Composer, overrides: Sequence[str], number: int, outcome: Any) -> JobReturn:
         returned = JobReturn(  # without the configs: 200 kB a job, and the callbacks get them
             overrides=filter_overrides(overrides),
@@ -105,5 +110,4 @@ class StackedLauncher(Launcher):  # type: ignore[misc]
         return returned
 
 
-Plugins.instance().register(StackedLauncher)
 ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="tc_sweeps")

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from tc_sweeps.config import ConfigError, explain
+from tc_sweeps.config import ConfigError, SweepFailed, explain
 from tc_sweeps.sweep.compose import Composer
 
-__all__ = ["GridSweeper", "SweepFailed"]
-
-
-class SweepFailed(RuntimeError):
-    """Some jobs of a sweep failed; the others were run."""
+__all__ = ["GridSweeper"]
 
 
 @dataclass
@@ -37,32 +34,37 @@ class GridSweeperConf:
     max_batch_size: int | None = None  # jobs handed to the launcher at once; null: all, so that stacks are full
 
 
-class GridSweeper(BasicSweeper):  # type: ignore[misc]
-    """Hydra's basic sweeper, but composed once per combination of group choices, and no failure stops the other jobs.
+class GridSweeper(Sweeper):  # type: ignore[misc]
+    """Launches a product of axes, as Hydra's basic sweeper does, but no failure stops the other jobs.
 
-    A task function with a `check(config)` has every job checked before the first starts.
+    Jobs are composed once per combination of group choices. A task function with a `check(config)` has every job
+    checked before the first starts.
     """
 
-    __module__ = "hydra_plugins.tc_sweeps"  # Hydra makes no plugin, registered or not, of any other module
+    def __init__(self, params: Mapping[str, str] | None, max_batch_size: int | None) -> None:
+        self.params, self.max_batch_size = params or {}, max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what a sweep needs; Hydra calls this."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
         self._check = getattr(task_function, "check", lambda config: None)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Validate and launch all jobs; raises `SweepFailed` at the end where some failed."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        batches = self.split_arguments(overrides, self.max_batch_size)
+        axes = [f"{key}={values}" for key, values in self.params.items()]
+        jobs = _product(parser.parse_overrides([*axes, *arguments]))
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        for batch in batches:
-            self.validate_batch_is_legal(batch)
+        self.validate_batch_is_legal(jobs)
         returns: list[Sequence[JobReturn]] = []
-        for batch in batches:
-            returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
+        size = self.max_batch_size or len(jobs)
+        for begin in range(0, len(jobs), size):
+            returns.append(self.launcher.launch(jobs[begin : begin + size], initial_job_idx=begin))
         _raise_failures([job for batch in returns for job in batch])
         return returns
 
@@ -82,6 +84,20 @@ class GridSweeper(BasicSweeper):  # type: ignore[misc]
             HydraConfig.instance().cfg = before
 
 
+def _product(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return the overrides of every job, the last axis fastest; a key given twice counts where it stood first."""
+    axes: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(f"{override.input_line}: an axis needs its values one by one, as in {key}=1,2,3.")
+        values = (
+            override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_element_as_str()]
+        )
+        axes[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in itertools.product(*axes.values())]
+
+
 def _raise_failures(jobs: Sequence[JobReturn]) -> None:
     failed = [job for job in jobs if job.status == JobStatus.FAILED]
     if not failed:
@@ -91,5 +107,4 @@ def _raise_failures(jobs: Sequence[JobReturn]) -> None:
     raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed.") from failed[0]._return_value
 
 
-Plugins.instance().register(GridSweeper)
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="tc_sweeps")

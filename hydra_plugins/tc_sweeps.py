@@ -1,0 +1,14 @@
+"""Where Hydra looks for plugins: it makes no launcher or sweeper of any other module, registered or not.
+
+Hydra imports this in every app of the environment, so nothing heavy is imported here.
+"""
+
+from tc_sweeps.sweep import launcher, sweeper
+
+
+class StackedLauncher(launcher.StackedLauncher):
+    """`hydra/launcher=stacked`."""
+
+
+class GridSweeper(sweeper.GridSweeper):
+    """`hydra/sweeper=grid`."""
