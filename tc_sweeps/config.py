@@ -181,7 +181,7 @@ class Training:
     # Nats per sentence; stop at the first evaluation at or below it.
     target_excess_loss: float | None = key(None, per_member=True)
     accelerator: str = key("auto", identity=False)  # auto, cpu, cuda
-    # A checkpoint is written at the first evaluation so long after the last: what a kill costs at most; 0: at every one.
+    # Between checkpoints, which are written at evaluations; about what a kill costs at most. 0: at every evaluation.
     checkpoint_seconds: float = key(10.0, identity=False)
 
 

@@ -27,7 +27,7 @@ from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, batch_shape, evaluation_steps
 from tc_sweeps.store import OUTPUTS, Checkpoints, Mirror, RunFolder, Saved, Worker, open_mirror
 
-__all__ = ["Result", "device_of", "is_out_of_memory", "stack_key", "train"]
+__all__ = ["Result", "counted", "device_of", "is_out_of_memory", "stack_key", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +52,15 @@ def train(
     outputs: Path = OUTPUTS,
     job_type: str = "run",
     worker: Worker | None = None,
-    progress: Progress = lambda member_steps, running: None,
+    progress: Progress | None = None,
 ) -> list[Result]:
     """Train resolved configs that agree in `stack_key` as a stack, each from its checkpoint if it has one.
 
     Everything about a run lies in its folder, `outputs/<sweep>/<run_id>/`, from before the first step. Members that
-    fail take nobody with them. An interrupt or an error of the system (a full disk) leaves the others to be continued by
-    the next call, any other exception marks them as failed; all of these are raised on. `worker`: who holds the leases
-    of the runs; a member whose lease is lost is not published any more. `progress` is told the member-steps made and how
-    many members go on.
+    fail take nobody with them. An interrupt or an error of the system (a full disk) leaves the others to be continued
+    by the next call, any other exception marks them as failed; all of these are raised on. `worker`: who holds the
+    leases of the runs; a member whose lease is lost is not published any more. `progress` is told the member-steps
+    made and how many members go on.
     """
     folders = [RunFolder.of(config, outputs) for config in configs]
     try:
@@ -126,7 +126,7 @@ def _end(folders: Sequence[RunFolder], state: str, reason: str) -> None:
             folder.set_state(state, reason=reason)
 
 
-def _fit(members: Sequence[_Member], state: State | None, progress: Progress) -> tuple[list[_Member], State]:
+def _fit(members: Sequence[_Member], state: State | None, progress: Progress | None) -> tuple[list[_Member], State]:
     """Train members until all are done, or half of them; return those that are not, with the state they go on from."""
     configs, corpora = [m.config for m in members], [m.corpus for m in members]
     device = device_of(configs[0])
@@ -151,9 +151,9 @@ def _fit(members: Sequence[_Member], state: State | None, progress: Progress) ->
 
 
 class _Keeper(pl.Callback):
-    """After each evaluation: tells the progress, saves a checkpoint when it is due, ends a stack that has half ended."""
+    """Tells the progress, saves checkpoints, ends a stack of which half have ended; all after evaluations."""
 
-    def __init__(self, members: Sequence[_Member], progress: Progress) -> None:
+    def __init__(self, members: Sequence[_Member], progress: Progress | None) -> None:
         self._members, self._progress = members, progress
         self._running = len(members)
         self._saved = time.monotonic()
@@ -163,7 +163,8 @@ class _Keeper(pl.Callback):
         assert isinstance(pl_module, StackModule)
         made = pl_module.step - pl_module.blocks[pl_module.blocks.index(pl_module.step) - 1]
         running = [member for member in self._members if member.running]
-        self._progress(made * self._running, len(running))
+        if self._progress is not None:
+            self._progress(made * self._running, len(running))
         self._running = len(running)
         # The rest of the steps in a stack of their own: cheap on a CPU, where a device may have to capture them anew.
         if not running or (pl_module.device.type == "cpu" and 2 * len(running) <= len(self._members)):
@@ -191,7 +192,7 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
     first = configs[0]
     return Counter(
         corpora,
-        **_counted(first),
+        **counted(first),
         threshold=first.artifacts.threshold,
         memory_mib=first.artifacts.memory_mib,
         device=device,
@@ -200,12 +201,12 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
     )
 
 
-class _Counted(TypedDict):
+class Counted(TypedDict):
     order: int
     contexts: Literal["all", "typed"]
 
 
-def _counted(config: Config) -> _Counted:
+def counted(config: Config) -> Counted:
     """Return what a resolved config counts over."""
     assert config.artifacts.order is not None
     return {
@@ -329,17 +330,17 @@ class _Member:
 
     def _finish(self, evaluation: Evaluation) -> None:
         model, artifacts = self._model.member(self.place), self.config.artifacts
-        counted = _counted(self.config)
+        over = counted(self.config)
         surest = most_confident(
             model,
             self.corpus,
             threshold=artifacts.threshold,
-            **counted,
+            **over,
             limit=MOST_CONFIDENT,
             memory_mib=artifacts.memory_mib,
         )
         self.folder.write_table("artifacts", surest)
-        self.folder.write_table("fibers", fiber_table(model, self.corpus, order=counted["order"]))
+        self.folder.write_table("fibers", fiber_table(model, self.corpus, order=over["order"]))
         self.folder.finish({name: value[0].detach().cpu().numpy() for name, value in model.named_parameters()})
         shown = (
             "train/accuracy",

@@ -16,8 +16,8 @@ def replace(path: Path, write: Callable[[Path], object], *, durable: bool = True
 
     Whoever reads `path` sees the old contents or the new, also after a crash or on a full disk (then the error is
     raised and the old file stands). The temporary name belongs to this thread of this process on this host, so that two
-    writers cannot mix. `durable=False` does not wait for the disk: for files that grow, whose last rows may be lost when
-    the machine loses power.
+    writers cannot mix. `durable=False` does not wait for the disk, for files that grow: their last rows may be lost
+    when the machine loses power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")

@@ -116,7 +116,7 @@ class RunFolder:
         self.set_state("running", step=step)
 
     def add_survival(self, step: int, thresholds: np.ndarray, counts: np.ndarray) -> None:
-        """Add the survival curve of one evaluation, the number of artifacts above each threshold; see `save_survival`."""
+        """Add the survival curve of one evaluation: the number of artifacts above each threshold. In memory only."""
         steps = np.full(len(counts), step)
         self._survival.append({"step": steps, "threshold": np.asarray(thresholds), "count": np.asarray(counts)})
 

@@ -210,7 +210,9 @@ class _Sweep:
         workers = []
         for slot in range(packed.workers):
             reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=_be_worker, args=(self, packed.stacks, slot, writer))
+            process = context.Process(  # type: ignore[attr-defined]
+                target=_be_worker, args=(self, packed.stacks, slot, writer)
+            )
             process.start()
             writer.close()
             workers.append((process, reader))

@@ -50,7 +50,7 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self._check = getattr(task_function, "check", lambda config: None)
+        self._check = getattr(task_function, "check", None)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Validate and launch all jobs; raises `SweepFailed` at the end where some failed."""
@@ -61,10 +61,11 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         self.validate_batch_is_legal(jobs)
-        returns: list[Sequence[JobReturn]] = []
         size = self.max_batch_size or len(jobs)
-        for begin in range(0, len(jobs), size):
-            returns.append(self.launcher.launch(jobs[begin : begin + size], initial_job_idx=begin))
+        returns: list[Sequence[JobReturn]] = [
+            self.launcher.launch(jobs[begin : begin + size], initial_job_idx=begin)
+            for begin in range(0, len(jobs), size)
+        ]
         _raise_failures([job for batch in returns for job in batch])
         return returns
 
@@ -77,7 +78,8 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
                 try:
                     composed = composer.compose(overrides, number)
                     HydraConfig.instance().set_config(composed)
-                    self._check(composed)
+                    if self._check is not None:
+                        self._check(composed)
                 except (ConfigError, HydraException) as error:
                     raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
         finally:
