@@ -316,6 +316,7 @@ class _Member:
             self.running = False
             return
         self.running = evaluation.state == "running"
+        self.evaluations_made += 1
         if evaluation.state == "failed":
             reason = f"the loss was not finite at step {step}; a lower training.learning_rate may help"
             folder.set_state("failed", reason=reason, step=step)

@@ -122,7 +122,8 @@ class RunFolder:
 
     def save_survival(self) -> None:
         """Write the survival curves so far to survival.parquet: with every checkpoint, and when the run finishes."""
-        columns = {name: np.concatenate([part[name] for part in self._survival]) for name in self._survival[0]}
+        names = ("step", "threshold", "count")
+        columns = {name: np.concatenate([part[name] for part in self._survival] or [[]]) for name in names}
         replace(self.path / "survival.parquet", lambda path: pq.write_table(pa.table(columns), path))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
