@@ -38,7 +38,7 @@ def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
 def begin(outputs: Path, sweep: str, overrides: Mapping[str, Any]) -> RunFolder:
     config = resolve(nested({"sweep": sweep, **overrides}))
     run = RunFolder.of(config, outputs)
-    SweepFolder(run.path.parent).add_run(run.run_id, experiment=sweep, launch=None)
+    SweepFolder(run.path.parent).add_runs([run.run_id], experiment=sweep, launch=None)
     run.begin(config, METRICS)
     return run
 

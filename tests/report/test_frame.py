@@ -93,7 +93,7 @@ def test_load_sweep_by_name_and_by_path_with_one_row_per_run(outputs: Path) -> N
 def test_every_adds_the_runs_of_earlier_plans(outputs: Path) -> None:
     run = made.finished_random_run(outputs, "s", {"seed": 0}, ratio=lambda _: 18)
     made.finished_random_run(outputs, "s", {"seed": 1}, ratio=lambda _: 18)
-    SweepFolder(outputs / "s").add_run(run.run_id, experiment="s", launch="2026")
+    SweepFolder(outputs / "s").add_runs([run.run_id], experiment="s", launch="2026")
     assert len(load_sweep("s")) == 1
     assert len(load_sweep("s", every=True)) == 2
 

@@ -29,7 +29,7 @@ def a_run(sweep: SweepFolder, *, begun: bool = True, planned: bool = True, **con
     if begun:
         folder.begin(resolved, METRICS)
     if planned:
-        sweep.add_run(folder.run_id, experiment="figure2", launch=None)
+        sweep.add_runs([folder.run_id], experiment="figure2", launch=None)
     return resolved, folder
 
 
@@ -44,41 +44,41 @@ def test_a_sweep_without_a_plan_has_no_runs(sweep: SweepFolder) -> None:
 
 def test_a_new_multirun_begins_the_list_anew(sweep: SweepFolder) -> None:
     for run in ("a", "b"):
-        sweep.add_run(run, experiment="figure2", launch=MONDAY)
+        sweep.add_runs([run], experiment="figure2", launch=MONDAY)
     assert sweep.plan == {"experiment": "figure2", "launch": MONDAY, "run_ids": ["a", "b"]}
     for run in ("b", "c"):
-        sweep.add_run(run, experiment="figure3", launch=TUESDAY)
+        sweep.add_runs([run], experiment="figure3", launch=TUESDAY)
     assert sweep.plan == {"experiment": "figure3", "launch": TUESDAY, "run_ids": ["b", "c"]}
 
 
 def test_a_single_run_adds_to_the_list(sweep: SweepFolder) -> None:
-    sweep.add_run("a", experiment="figure2", launch=MONDAY)
-    sweep.add_run("b", experiment=None, launch=None)
+    sweep.add_runs(["a"], experiment="figure2", launch=MONDAY)
+    sweep.add_runs(["b"], experiment=None, launch=None)
     assert sweep.plan == {"experiment": "figure2", "launch": MONDAY, "run_ids": ["a", "b"]}
 
 
 def test_a_multirun_after_single_runs_begins_the_list_anew(sweep: SweepFolder) -> None:
-    sweep.add_run("a", experiment=None, launch=None)
-    sweep.add_run("b", experiment="figure2", launch=MONDAY)
+    sweep.add_runs(["a"], experiment=None, launch=None)
+    sweep.add_runs(["b"], experiment="figure2", launch=MONDAY)
     assert sweep.plan["run_ids"] == ["b"]
 
 
 def test_a_job_of_an_older_multirun_adds_itself(sweep: SweepFolder) -> None:
-    sweep.add_run("a", experiment="figure2", launch=TUESDAY)
-    sweep.add_run("b", experiment="figure2", launch=MONDAY)
+    sweep.add_runs(["a"], experiment="figure2", launch=TUESDAY)
+    sweep.add_runs(["b"], experiment="figure2", launch=MONDAY)
     assert sweep.plan == {"experiment": "figure2", "launch": TUESDAY, "run_ids": ["a", "b"]}
 
 
 def test_a_run_is_listed_once(sweep: SweepFolder) -> None:
     for _ in range(2):
-        sweep.add_run("a", experiment="figure2", launch=MONDAY)
+        sweep.add_runs(["a"], experiment="figure2", launch=MONDAY)
     assert sweep.plan["run_ids"] == ["a"]
 
 
 def add_50(path: Path, name: str) -> None:
     sweep = SweepFolder(path)
     for i in range(50):
-        sweep.add_run(f"{name}-{i}", experiment="figure2", launch=MONDAY)
+        sweep.add_runs([f"{name}-{i}"], experiment="figure2", launch=MONDAY)
 
 
 def test_two_processes_that_add_runs_lose_none(sweep: SweepFolder) -> None:
