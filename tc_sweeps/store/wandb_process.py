@@ -211,7 +211,8 @@ def main() -> None:
     if "wandb" in sys.modules:
         import wandb
 
-        wandb.teardown()  # waits for the last row
+        with suppress(Exception):  # its service died: the runs that lost it have said so
+            wandb.teardown()  # waits for the last row
 
 
 def _serve(incoming: queue.Queue[tuple[int, str, tuple[Any, ...]] | None], desk: _Desk) -> bool:
