@@ -33,6 +33,9 @@ FLUSH_SECONDS = 0.5
 BACKLOG = 20_000  # messages of 1 to 2 KB; only then does W&B hold the training up
 
 
+_Message = tuple[int, str, tuple[Any, ...]]
+
+
 class _Opening(NamedTuple):
     """What it takes to open a run: where it lies, and what W&B shall know of it from the start."""
 
@@ -50,7 +53,6 @@ class _Run:
         self._run: wandb.Run | None = None
         self._waiting: list[Callable[[wandb.Run], object]] = []
         self._dark = False
-        _forget(opening)
 
     def log(self, row: dict[str, float | int]) -> None:
         self._waiting.append(lambda run: run.log(row))
@@ -59,7 +61,8 @@ class _Run:
         def show(run: wandb.Run) -> None:
             import wandb
 
-            table = wandb.Table(columns=["threshold", "count"], data=rows)
+            # Without the types W&B derives them anew from every row, in half of the time that the whole curve takes.
+            table = wandb.Table(columns=["threshold", "count"], data=rows, dtype=[float, int], optional=False)
             # A table that is bound already is uploaded as a file of its run. W&B would else make an artifact of it,
             # and ask the server for leave meanwhile: 19 s where the server is gone.
             table.bind_to_run(run, "survival", step)  # type: ignore[no-untyped-call]
@@ -110,6 +113,7 @@ class _Desk:
         """Return the W&B run that is asked for: an offline one also where the server cannot be reached."""
         import wandb
 
+        _forget(opening)
         if opening.mode == "online" and not self._stays_offline:
             try:
                 self._prepare("online")
@@ -200,13 +204,13 @@ def main() -> None:
     # The end of the messages ends this process; a signal that ends the training must not end its last words.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     messages, voice = _take_streams()
-    incoming: queue.Queue[tuple[int, str, tuple[Any, ...]] | None] = queue.Queue(BACKLOG)
-    threading.Thread(target=_receive, args=(messages, incoming), daemon=True).start()
+    incoming: queue.Queue[_Message | None] = queue.Queue(BACKLOG)
+    sender_is_gone = threading.Event()
+    threading.Thread(target=_receive, args=(messages, incoming, sender_is_gone), daemon=True).start()
     _allow_many_files()
     desk = _Desk(voice, *map(float, sys.argv[1:]))
-    if not _serve(incoming, desk):
-        # Killed in the middle of a run. W&B is not told how it ended, which it calls a crash, and nothing is written
-        # any more: the next attempt may have begun already.
+    if not _serve(incoming, sender_is_gone, desk):
+        # The sender was killed in the middle of a run: W&B is not told how it ended, and calls it a crash.
         os._exit(1)
     if "wandb" in sys.modules:
         import wandb
@@ -215,13 +219,16 @@ def main() -> None:
             wandb.teardown()  # waits for the last row
 
 
-def _serve(incoming: queue.Queue[tuple[int, str, tuple[Any, ...]] | None], desk: _Desk) -> bool:
-    """Return whether every run had its end when the messages ended."""
+def _serve(incoming: queue.Queue[_Message | None], sender_is_gone: threading.Event, desk: _Desk) -> bool:
+    """Do what the messages say; return whether every run had its end when they ended.
+
+    Once the sender is gone only runs that it finished are shown: the others may have begun anew in another process.
+    """
     runs: dict[int, _Run] = {}
     due: float | None = None  # when the rows that wait are shown
     while True:
         try:
-            message = incoming.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            message = incoming.get(timeout=None if due is None else max(0.01, due - time.monotonic()))
         except queue.Empty:
             message = (0, "show", ())
         if message is None:
@@ -241,7 +248,7 @@ def _serve(incoming: queue.Queue[tuple[int, str, tuple[Any, ...]] | None], desk:
             case _:
                 getattr(runs[key], verb)(*arguments)
                 due = due or time.monotonic() + SHOW_SECONDS
-        if due is not None and time.monotonic() >= due:
+        if due is not None and time.monotonic() >= due and not sender_is_gone.is_set():
             for run in runs.values():
                 run.show()
             due = None
@@ -258,11 +265,12 @@ def _take_streams() -> tuple[BinaryIO, TextIO]:
     return messages, voice
 
 
-def _receive(messages: BinaryIO, incoming: queue.Queue[tuple[int, str, tuple[Any, ...]] | None]) -> None:
+def _receive(messages: BinaryIO, incoming: queue.Queue[_Message | None], sender_is_gone: threading.Event) -> None:
     """Take every message as soon as it comes, so that the sender never waits for W&B."""
     with suppress(EOFError, pickle.UnpicklingError):  # the end, perhaps in the middle of a message
         while True:
             incoming.put(pickle.load(messages))
+    sender_is_gone.set()
     incoming.put(None)
 
 

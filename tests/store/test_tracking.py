@@ -75,6 +75,14 @@ def read_run(path: Path) -> WandbRun:
     return wandb_files.read_run(path)
 
 
+def wait_for_runs(path: Path, count: int) -> None:
+    """Wait for what a process shows that ended without waiting for it."""
+    deadline = time.monotonic() + 30
+    while len(find_runs(path)) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def without_table(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "survival"} for row in history]
 
@@ -307,7 +315,8 @@ def test_a_killed_run_keeps_what_it_logged(tmp_path: Path) -> None:
     with started(command, env=surroundings(tmp_path), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "logged\n"
-        time.sleep(2.5)
+        wait_for_runs(tmp_path / "demo", 1)
+        time.sleep(2)
         process.send_signal(signal.SIGKILL)
     run = wandb_files.read_run(tmp_path / "demo", ended=False)
     assert run.exit_code is None
@@ -372,10 +381,7 @@ def test_a_run_that_finished_is_shown_though_its_process_is_killed(tmp_path: Pat
     subprocess.run(command, env=surroundings(tmp_path), timeout=60, check=True)
     _, finished = a_run(tmp_path / "other", seed=0)
     _, killed = a_run(tmp_path / "other", seed=1)
-    deadline = time.monotonic() + 30
-    while not find_runs(tmp_path / "demo" / finished.run_id):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_runs(tmp_path / "demo" / finished.run_id, 1)
     run = wandb_files.read_run(tmp_path / "demo" / finished.run_id)
     assert without_table(run.history) == shown(0)
     assert run.exit_code == 0
@@ -388,8 +394,8 @@ def test_a_run_that_finished_is_shown_though_its_process_is_killed(tmp_path: Pat
 # --------------------------------------------------------------------------------------------------------------- forks
 
 
-@pytest.mark.parametrize("ends", ["os._exit(0)", "sys.exit(0)"])
-def test_forks_have_mirrors_of_their_own_and_leave_the_others_alone(tmp_path: Path, ends: str) -> None:
+@pytest.mark.parametrize(("when", "ends"), [("early", "os._exit(0)"), ("late", "sys.exit(0)")])
+def test_forks_have_mirrors_of_their_own_and_leave_the_others_alone(tmp_path: Path, when: str, ends: str) -> None:
     body = f"""
     import os
     outputs = Path(sys.argv[1])
@@ -398,35 +404,27 @@ def test_forks_have_mirrors_of_their_own_and_leave_the_others_alone(tmp_path: Pa
     if sys.argv[2] == "late":  # the parent's W&B is at work when it forks
         while not list(outputs.glob("demo/*/wandb/*/*.wandb")):
             time.sleep(0.1)
-    forks = []
-    for seed in (1, 2):
-        if (fork := os.fork()) == 0:
-            before.log(9999, {{"train/loss": 1.0}})  # belongs to the parent: shows nothing
-            open_show_finish("offline", seed)
-            grandchild = os.fork()
-            if grandchild == 0:
-                open_show_finish("offline", 10 + seed)
-                {ends}
-            os.waitpid(grandchild, 0)
+    if (fork := os.fork()) == 0:
+        before.log(9999, {{"train/loss": 1.0}})  # belongs to the parent: shows nothing
+        open_show_finish("offline", 1)
+        if (grandchild := os.fork()) == 0:
+            open_show_finish("offline", 2)
             {ends}
-        forks.append(fork)
-    assert [os.waitpid(fork, 0)[1] for fork in forks] == [0, 0]
+        assert os.waitpid(grandchild, 0)[1] == 0
+        {ends}
+    assert os.waitpid(fork, 0)[1] == 0
     for i in (1, 2):
         before.log(50 * (i + 1), rows(0)[i])
     before.finish("finished")
     """
-    for when in ("early", "late"):
-        command = [*script(body, tmp_path / when), str(tmp_path / when), when]
-        variables = surroundings(tmp_path, WANDB_SERVICE="3-1-unix-/nowhere")  # of a process that is gone
-        made = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
-        assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
-        deadline = time.monotonic() + 30
-        while len(find_runs(tmp_path / when)) < 5:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        runs = [wandb_files.read_run(path.parent) for path in find_runs(tmp_path / when)]
-        assert sorted(run.config["seed"] for run in runs) == [0, 1, 2, 11, 12]
-        assert all(without_table(run.history) == shown(run.config["seed"]) and run.exit_code == 0 for run in runs)
+    command = [*script(body, tmp_path), str(tmp_path), when]
+    variables = surroundings(tmp_path, WANDB_SERVICE="3-1-unix-/nowhere")  # of a process that is gone
+    made = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    wait_for_runs(tmp_path / "demo", 3)
+    runs = [wandb_files.read_run(path.parent) for path in find_runs(tmp_path / "demo")]
+    assert sorted(run.config["seed"] for run in runs) == [0, 1, 2]
+    assert all(without_table(run.history) == shown(run.config["seed"]) and run.exit_code == 0 for run in runs)
 
 
 def test_processes_of_multiprocessing_show_their_runs(tmp_path: Path) -> None:
@@ -440,10 +438,7 @@ def test_processes_of_multiprocessing_show_their_runs(tmp_path: Path) -> None:
     """
     made = run_script(body, tmp_path)
     assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
-    deadline = time.monotonic() + 30
-    while len(find_runs(tmp_path / "demo")) < 5:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_runs(tmp_path / "demo", 5)
     for path in find_runs(tmp_path / "demo"):
         run = wandb_files.read_run(path.parent)
         assert without_table(run.history) == shown(run.config["seed"])
