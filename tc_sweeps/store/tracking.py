@@ -2,27 +2,34 @@
 
 W&B writes into the run's folder, `outputs/<sweep>/<run_id>/wandb/`, and needs neither account nor network for it. No
 state of W&B can stop a run: an online mirror falls back to offline, a broken one goes dark, and either is said once.
+
+Training does not wait for W&B either: a mirror hands its rows to a process that shows them (`wandb_process`), and only
+the end of the whole process waits until everything is shown.
 """
 
 from __future__ import annotations
 
+import atexit
+import io
+import itertools
 import logging
 import os
+import pickle
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import cast
 
 import numpy as np
 
 from tc_sweeps.config import Config
+from tc_sweeps.store import wandb_process
 from tc_sweeps.store.folder import RunFolder
 
-if TYPE_CHECKING:
-    import wandb
-
-__all__ = ["Mirror", "open_mirror"]
+__all__ = ["Mirror", "drain", "open_mirror"]
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +37,15 @@ log = logging.getLogger(__name__)
 INIT_SECONDS = 10.0
 # The rows of a run are uploaded while it trains; what is left takes 1 s. What a dead server leaves behind lies on disk.
 FINISH_SECONDS = 30.0
-# W&B's own 15 s would lose everything of a short run that is killed.
-FLUSH_SECONDS = 1.0
+PIPE_BYTES = 1 << 20  # holds the first rows of a stack while W&B starts; the most that Linux gives to every user
 
-_stays_offline = False  # set by the first failure to reach the server; holds for the rest of the process
+Value = float | int | None
 
 
 class Mirror:
     """What a run shows outside of its folder; this one shows nothing (`tracking.mode=none`)."""
 
-    def log(self, step: int, metrics: Mapping[str, float | int | None]) -> None:
+    def log(self, step: int, metrics: Mapping[str, Value]) -> None:
         """Show the metrics of one evaluation; undefined ones are left out."""
 
     def log_survival(self, step: int, thresholds: np.ndarray, counts: np.ndarray) -> None:
@@ -49,182 +55,183 @@ class Mirror:
         that every evaluation has one row and no step comes twice. Where no metrics follow it gets a row at `step`.
         """
 
-    def summarize(self, facts: Mapping[str, float | int | None]) -> None:
+    def summarize(self, facts: Mapping[str, Value]) -> None:
         """Show facts about the run as a whole, such as the sizes of corpus and model; undefined ones are left out."""
 
     def finish(self, state: str) -> None:
-        """Close the mirror; a run in any state but `finished` shows as failed."""
+        """Close the mirror; a run in any state but `finished` shows as failed. Returns at once, see `drain`."""
 
 
-def open_mirror(config: Config, folder: RunFolder, *, job_type: str) -> Mirror:
-    """Return the mirror of a run that starts anew, as `tracking.mode` asks.
+def open_mirror(
+    config: Config, folder: RunFolder, *, job_type: str, rows: Iterable[tuple[int, Mapping[str, Value]]] = ()
+) -> Mirror:
+    """Return the mirror of a run, as `tracking.mode` asks; it shows `rows` first.
 
-    What an earlier attempt left in the run's `wandb/` is removed, so that no step is shown twice.
+    What an earlier attempt left in the run's `wandb/` is removed. A run that goes on where an earlier attempt stopped
+    passes the `(step, metrics)` that it kept, so that the history has no gap and shows no step twice.
     """
-    _forget(folder)
     if config.tracking.mode == "none":
+        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
         return Mirror()
-    try:
-        return _WandbMirror(_open_run(config, folder, job_type), folder.path)
-    except Exception as error:
-        _tell(folder.path, error)
-        return Mirror()
+    mirror = _WandbMirror(config, folder, job_type)
+    for step, metrics in rows:
+        mirror.log(step, metrics)
+    return mirror
+
+
+def drain() -> None:
+    """Wait until W&B has everything that was logged; a mirror that is open still shows as failed.
+
+    The end of the process calls it, however it ends. Only a process that is killed, or that was forked by
+    multiprocessing, leaves without: then the runs that are finished are shown all the same, but nobody waits for it.
+    """
+    global _writer
+    writer, _writer = _writer, None
+    if writer is not None:
+        writer.end()
 
 
 class _WandbMirror(Mirror):
     """Shows a run at W&B, until W&B fails."""
 
-    def __init__(self, run: wandb.Run, path: Path) -> None:
-        self._run: wandb.Run | None = run
-        self._path = path
+    _keys = itertools.count()
 
-    def log(self, step: int, metrics: Mapping[str, float | int | None]) -> None:
-        row = {"step": step, **_defined(metrics)}
-        self._attempt(lambda run: run.log(row))
+    def __init__(self, config: Config, folder: RunFolder, job_type: str) -> None:
+        self._key = next(self._keys)
+        self._writer: _Writer | None = None
+        try:
+            self._writer = _get_writer()
+        except OSError as error:
+            log.warning("%s is not mirrored at W&B (%s); its local files are complete.", folder.path, error)
+        settings = {
+            "id": f"{folder.sweep}-{folder.run_id}",
+            "name": folder.run_id,
+            "group": folder.sweep,
+            "job_type": job_type,
+            "tags": [config.data.name, config.objective.positions],
+            "project": config.tracking.project,
+            "entity": config.tracking.entity,
+            "config": {"run_id": folder.run_id, **asdict(config)},
+        }
+        self._send("open", str(folder.path), str(folder.path.resolve()), config.tracking.mode, settings)
+
+    def log(self, step: int, metrics: Mapping[str, Value]) -> None:
+        self._send("log", {"step": step, **_defined(metrics)})
 
     def log_survival(self, step: int, thresholds: np.ndarray, counts: np.ndarray) -> None:
-        import wandb
+        rows = [[float(threshold), int(count)] for threshold, count in zip(thresholds, counts, strict=True)]
+        self._send("log_survival", step, rows)
 
-        rows: list[Iterable[float]] = [
-            [float(threshold), int(count)] for threshold, count in zip(thresholds, counts, strict=True)
-        ]
-        table = wandb.Table(columns=["threshold", "count"], data=rows)
-
-        def show(run: wandb.Run) -> None:
-            # A table that is bound already is uploaded as a file of its run. W&B would else make an artifact of it,
-            # and ask the server for leave while the training waits: 19 s where the server is gone.
-            table.bind_to_run(run, "survival", step)  # type: ignore[no-untyped-call]
-            run.log({"step": step, "survival": table}, commit=False)
-
-        self._attempt(show)
-
-    def summarize(self, facts: Mapping[str, float | int | None]) -> None:
-        # The config holds what was chosen, the summary what came of it.
-        self._attempt(lambda run: run.summary.update(_defined(facts)))
+    def summarize(self, facts: Mapping[str, Value]) -> None:
+        self._send("summarize", _defined(facts))
 
     def finish(self, state: str) -> None:
-        self._attempt(lambda run: _finish(run, self._path, 0 if state == "finished" else 1))
-        self._run = None
+        self._send("finish", 0 if state == "finished" else 1)
+        self._writer = None
 
-    def _attempt(self, action: Callable[[wandb.Run], object]) -> None:
-        """Let W&B act; when it fails, say so and leave it alone from then on."""
-        if self._run is None:
+    def _send(self, verb: str, *arguments: object) -> None:
+        if self._writer is not None:
+            self._writer.send(self._key, verb, arguments)
+
+
+class _Writer:
+    """The process that writes what the mirrors of this process show."""
+
+    def __init__(self) -> None:
+        # It finds what this process finds, and a W&B service of its own: the one of another process ends with that.
+        environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", wandb_process.__file__, str(INIT_SECONDS), str(FINISH_SECONDS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=environment,
+            start_new_session=True,  # Ctrl-C ends the training, not what is left to show of it
+        )
+        # A message lies in the buffer before it is sent: what a signal interrupts is completed by the next one.
+        self._messages = io.BufferedWriter(cast(io.FileIO, self._process.stdin), PIPE_BYTES)
+        self._voice = cast(io.FileIO, self._process.stdout)
+        self._heard = b""
+        os.set_blocking(self._voice.fileno(), False)
+        with suppress(ImportError, AttributeError, OSError):
+            import fcntl
+
+            fcntl.fcntl(self._messages, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    @property
+    def alive(self) -> bool:
+        return not self._messages.closed and self._process.poll() is None
+
+    def send(self, key: int, verb: str, arguments: tuple[object, ...]) -> None:
+        """Hand over a message; a process that died says nothing more, which is said once."""
+        if self._messages.closed:
             return
         try:
-            action(self._run)
-        except Exception as error:
-            self._run = None
-            _tell(self._path, error)
+            self._messages.write(pickle.dumps((key, verb, arguments)))
+            self._messages.flush()
+            self._hear()
+        except BrokenPipeError:
+            self.end()
 
-
-# ------------------------------------------------------------------------------------------------- opening and closing
-
-
-def _open_run(config: Config, folder: RunFolder, job_type: str) -> wandb.Run:
-    """Return the W&B run that the config asks for: an offline one also where the server cannot be reached."""
-    import wandb
-
-    if config.tracking.mode == "online" and not _stays_offline:
+    def end(self) -> None:
+        """Wait until everything is shown."""
+        if self._messages.closed:
+            return
         try:
-            _prepare("online")
-            if wandb.login(prompt=False, verify=False):  # whoever trains in a terminal is not asked for a key either
-                return _init(config, folder, job_type, "online")
-            _stay_offline("no API key is configured, and `wandb login` would store one")
-        except (wandb.errors.CommError, TimeoutError) as error:
-            _stay_offline(_first_line(error))
-            wandb.teardown(exit_code=1)  # its service would hold the id of the run that could not be opened
-            _forget(folder)
-    _prepare("offline")
-    return _init(config, folder, job_type, "offline")
+            self._messages.write(pickle.dumps((0, "end", ())))
+            self._messages.close()
+        except BrokenPipeError:
+            self._messages.raw.close()
+        os.set_blocking(self._voice.fileno(), True)
+        self._hear()
+        self._voice.close()
+        code = self._process.wait()
+        if code != 0:
+            log.warning(
+                "The runs of this process are no longer mirrored at W&B (the process that wrote the mirrors ended "
+                "with code %d); their local files are complete.",
+                code,
+            )
+
+    def abandon(self) -> None:
+        """Let go of what belongs to the process that this one was forked from."""
+        self._messages.raw.close()
+        self._voice.close()
+
+    def _hear(self) -> None:
+        """Pass on what W&B's process has to say."""
+        with suppress(BlockingIOError):
+            while part := os.read(self._voice.fileno(), 65536):
+                self._heard += part
+        *sentences, self._heard = self._heard.split(b"\n")
+        for sentence in sentences:
+            log.warning("%s", sentence.decode())
 
 
-def _prepare(mode: Literal["online", "offline"]) -> None:
-    """Set what holds for all W&B runs of the process; it goes before the surroundings (such as `WANDB_MODE`)."""
-    import wandb
-
-    # W&B reports on its own use, also offline: a run without a network shall not look for one.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    wandb.setup(
-        wandb.Settings(
-            mode=mode,
-            init_timeout=INIT_SECONDS,
-            finish_timeout=FINISH_SECONDS,
-            finish_timeout_raises=True,
-            x_transaction_log_flush_interval=FLUSH_SECONDS,
-            # A sweep opens thousands of runs: nothing is gathered that every run of it shares, nothing is printed.
-            console="off",
-            quiet=True,
-            silent=True,
-            disable_code=True,
-            disable_git=True,
-            x_disable_machine_info=True,
-            x_disable_meta=True,
-            x_disable_stats=True,
-            x_disable_viewer=True,  # a question of its own to the server, with 5 s of its own
-            x_save_requirements=False,
-            symlink=False,
-        )
-    )
+_writer: _Writer | None = None
 
 
-def _init(config: Config, folder: RunFolder, job_type: str, mode: Literal["online", "offline"]) -> wandb.Run:
-    import wandb
-
-    run = wandb.init(
-        reinit="create_new",  # the members of a stack are open at once
-        id=f"{folder.sweep}-{folder.run_id}",
-        name=folder.run_id,
-        group=folder.sweep,
-        job_type=job_type,
-        tags=[config.data.name, config.objective.positions],
-        project=config.tracking.project,
-        entity=config.tracking.entity,
-        config={"run_id": folder.run_id, **asdict(config)},
-        dir=str(folder.path.resolve()),  # W&B's service stands where its first run stood
-        mode=mode,
-    )
-    run.define_metric("step")
-    run.define_metric("*", step_metric="step")  # W&B counts rows; the axis of every figure is the optimizer's step
-    return run
+def _get_writer() -> _Writer:
+    """Return the process that writes for this one, started where none is."""
+    global _writer
+    if _writer is None or not _writer.alive:
+        drain()
+        _writer = _Writer()
+    return _writer
 
 
-def _finish(run: wandb.Run, path: Path, exit_code: int) -> None:
-    if _stays_offline and not run.offline:
-        return  # the server is gone: the members of a stack wait for it together, when the process ends
-    try:
-        run.finish(exit_code=exit_code)
-    except TimeoutError:
-        _stay_offline(f"the last rows of {path} were not taken within {FINISH_SECONDS:.0f} s")
+def _start_alone() -> None:
+    """In a forked process: start a writer of its own with the first mirror of its own."""
+    global _writer
+    if _writer is not None:
+        _writer.abandon()
+    _writer = None
 
 
-def _forget(folder: RunFolder) -> None:
-    """Remove what W&B wrote about an earlier attempt at the run."""
-    shutil.rmtree(folder.path / "wandb", ignore_errors=True)
+atexit.register(drain)
+os.register_at_fork(after_in_child=_start_alone)
 
 
-# ------------------------------------------------------------------------------------------------------------- failure
-
-
-def _stay_offline(reason: str) -> None:
-    """Keep the rest of the process offline and say why, once."""
-    global _stays_offline
-    if not _stays_offline:
-        log.warning("W&B goes on offline for the rest of this process: %s.", reason)
-    _stays_offline = True
-
-
-def _tell(path: Path, error: Exception) -> None:
-    """Say that a mirror went dark because of an error while W&B acted.
-
-    Whatever the error, no run is stopped for the sake of its mirror; W&B's own have no base class in common.
-    """
-    named = f"{type(error).__name__}: {_first_line(error)}"
-    log.warning("%s is no longer mirrored at W&B (%s); its local files are complete.", path, named)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0].rstrip(".:")
-
-
-def _defined(values: Mapping[str, float | int | None]) -> dict[str, float | int]:
+def _defined(values: Mapping[str, Value]) -> dict[str, float | int]:
     return {name: value for name, value in values.items() if value is not None}

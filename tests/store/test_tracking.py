@@ -27,7 +27,8 @@ import pytest
 
 from tc_sweeps.config import Config, resolve
 from tc_sweeps.store import RunFolder, open_mirror, tracking
-from tests.wandb_files import find_runs, read_run
+from tests import wandb_files
+from tests.wandb_files import WandbRun, find_runs
 
 THRESHOLDS = np.array([0.5, 0.7, 0.9])
 API_KEY = "local-" + "0" * 40  # W&B accepts any key of this length; only its server knows better
@@ -66,6 +67,20 @@ def show(mirror: tracking.Mirror, seed: int, *, evaluations: int = 3) -> None:
         if i == 2:
             mirror.log_survival(50 * (i + 1), THRESHOLDS, np.array([9, 4, 1]))
         mirror.log(50 * (i + 1), row)
+
+
+def read_run(path: Path) -> WandbRun:
+    """Read a run of this process back once it is written."""
+    tracking.drain()
+    return wandb_files.read_run(path)
+
+
+def wait_for_runs(path: Path, count: int) -> None:
+    """Wait for what a process shows that ended without waiting for it."""
+    deadline = time.monotonic() + 30
+    while len(find_runs(path)) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def without_table(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,6 +158,60 @@ def test_mirrors_that_are_open_at_once_stay_apart(tmp_path: Path) -> None:
         assert run.history == shown(seed)
 
 
+def test_a_stack_of_thirty_is_opened_shown_and_closed_at_once(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path, seed=seed) for seed in range(30)]
+    began = time.monotonic()
+    mirrors = [open_mirror(config, folder, job_type="run") for config, folder in runs]
+    for seed, mirror in enumerate(mirrors):
+        mirror.summarize({"model/parameters": 4224 + seed})
+    for i in range(3):
+        for seed, mirror in enumerate(mirrors):
+            if i == 2:
+                mirror.log_survival(150, THRESHOLDS, np.array([9, 4, seed]))
+            mirror.log(50 * (i + 1), rows(seed)[i])
+    for mirror in mirrors:
+        mirror.finish("finished")
+    assert time.monotonic() - began < 30 * 0.03  # what training waits for; W&B itself takes about 1 s for the thirty
+    for seed, (config, folder) in enumerate(runs):
+        run = read_run(folder.path)
+        assert run.id == f"demo-{folder.run_id}"
+        assert run.config == {"run_id": folder.run_id, **asdict(config)}
+        assert without_table(run.history) == shown(seed)
+        assert run.table("survival") == [[0.5, 9], [0.7, 4], [0.9, seed]]
+        assert run.summary["model/parameters"] == 4224 + seed
+        assert run.summary["artifacts/count"] == rows(seed)[-1]["artifacts/count"]
+        assert run.exit_code == 0
+
+
+def test_rows_are_shown_while_the_run_trains(tmp_path: Path) -> None:
+    config, folder = a_run(tmp_path)
+    mirror = open_mirror(config, folder, job_type="run")
+    show(mirror, 0)
+    deadline = time.monotonic() + 30
+    while not find_runs(folder.path) or not wandb_files.read_run(folder.path, ended=False).history:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    mirror.finish("finished")
+    assert without_table(read_run(folder.path).history) == shown(0)
+
+
+def test_a_run_that_goes_on_shows_the_rows_it_kept_first(tmp_path: Path) -> None:
+    config, folder = a_run(tmp_path)
+    killed = open_mirror(config, folder, job_type="run")
+    show(killed, 0, evaluations=3)
+    tracking.drain()
+    assert len(read_run(folder.path).history) == 3
+    kept = [(50 * (i + 1), row) for i, row in enumerate(rows(0)[:2])]  # the checkpoint is older than the last row
+    mirror = open_mirror(config, folder, job_type="run", rows=kept)
+    mirror.summarize({"model/parameters": 4224})
+    mirror.log(150, rows(0)[2])
+    mirror.finish("finished")
+    run = read_run(folder.path)
+    assert run.history == shown(0)
+    assert run.summary["model/parameters"] == 4224
+    assert run.exit_code == 0
+
+
 def test_a_run_that_starts_anew_shows_no_step_twice(tmp_path: Path) -> None:
     config, folder = a_run(tmp_path)
     first = open_mirror(config, folder, job_type="run")
@@ -151,6 +220,7 @@ def test_a_run_that_starts_anew_shows_no_step_twice(tmp_path: Path) -> None:
     second = open_mirror(config, folder, job_type="run")
     show(second, 0)
     second.finish("finished")
+    tracking.drain()
     assert len(list((folder.path / "wandb").glob("offline-run-*"))) == 1
     assert [row["step"] for row in read_run(folder.path).history] == [50, 100, 150]
 
@@ -173,7 +243,7 @@ import logging, sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
-from test_tracking import a_run, open_mirror, show, tracking
+from test_tracking import a_run, open_mirror, rows, show, tracking
 
 def open_show_finish(mode, seed):
     config, folder = a_run(Path({outputs!r}), mode=mode, seed=seed)
@@ -245,13 +315,134 @@ def test_a_killed_run_keeps_what_it_logged(tmp_path: Path) -> None:
     with started(command, env=surroundings(tmp_path), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "logged\n"
-        time.sleep(2.5)
+        wait_for_runs(tmp_path / "demo", 1)
+        time.sleep(2)
         process.send_signal(signal.SIGKILL)
-    run = read_run(tmp_path / "demo", ended=False)
+    run = wandb_files.read_run(tmp_path / "demo", ended=False)
     assert run.exit_code is None
     assert without_table(run.history) == shown(0)
     assert len(run.table("survival")) == 3
     assert run.summary["model/parameters"] == 4224
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["raise ValueError", "raise SystemExit(3)", "raise KeyboardInterrupt", "os.kill(os.getpid(), signal.SIGTERM)", ""],
+    ids=["exception", "exit", "interrupt", "signal", "end"],
+)
+def test_however_a_process_ends_everything_it_logged_is_shown(tmp_path: Path, end: str) -> None:
+    body = f"""
+    import os, signal
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Lightning does
+    mirrors = []
+    for seed in range(3):
+        mirrors.append(open_mirror(*a_run(Path(sys.argv[1]), seed=seed), job_type="run"))
+        show(mirrors[-1], seed)
+    mirrors[0].finish("finished")
+    {end}
+    """
+    command = [*script(body, tmp_path), str(tmp_path)]
+    subprocess.run(command, env=surroundings(tmp_path), capture_output=True, timeout=60, check=False)
+    for path in (tmp_path / "demo").iterdir():
+        run = wandb_files.read_run(path)
+        assert without_table(run.history) == shown(run.config["seed"])
+        assert run.exit_code == (0 if run.config["seed"] == 0 else 1)
+    assert len(find_runs(tmp_path / "demo")) == 3
+
+
+def test_ctrl_c_and_a_scheduler_s_signal_do_not_cut_the_mirror_short(tmp_path: Path) -> None:
+    body = """
+    mirror = open_mirror(*a_run(Path(sys.argv[1])), job_type="run")
+    show(mirror, 0)
+    print("logged", flush=True)
+    time.sleep(60)
+    """
+    command = [*script(body, tmp_path), str(tmp_path)]
+    with started(
+        command, env=surroundings(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "logged\n"
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.communicate(timeout=60)
+    run = wandb_files.read_run(tmp_path / "demo")
+    assert without_table(run.history) == shown(0)
+    assert run.exit_code == 1
+
+
+def test_a_run_that_finished_is_shown_though_its_process_is_killed(tmp_path: Path) -> None:
+    body = """
+    import os
+    open_show_finish("offline", 0)
+    open_mirror(*a_run(Path(sys.argv[1]), seed=1), job_type="run").log(50, {"train/loss": 1.0})
+    os._exit(0)  # nothing waits for W&B: a fork of multiprocessing ends so, too
+    """
+    command = [*script(body, tmp_path), str(tmp_path)]
+    subprocess.run(command, env=surroundings(tmp_path), timeout=60, check=True)
+    _, finished = a_run(tmp_path / "other", seed=0)
+    _, killed = a_run(tmp_path / "other", seed=1)
+    wait_for_runs(tmp_path / "demo" / finished.run_id, 1)
+    run = wandb_files.read_run(tmp_path / "demo" / finished.run_id)
+    assert without_table(run.history) == shown(0)
+    assert run.exit_code == 0
+    assert all(
+        wandb_files.read_run(path.parent, ended=False).exit_code is None
+        for path in find_runs(tmp_path / "demo" / killed.run_id)
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- forks
+
+
+@pytest.mark.parametrize(("when", "ends"), [("early", "os._exit(0)"), ("late", "sys.exit(0)")])
+def test_forks_have_mirrors_of_their_own_and_leave_the_others_alone(tmp_path: Path, when: str, ends: str) -> None:
+    body = f"""
+    import os
+    outputs = Path(sys.argv[1])
+    before = open_mirror(*a_run(outputs, seed=0), job_type="run")
+    show(before, 0, evaluations=1)
+    if sys.argv[2] == "late":  # the parent's W&B is at work when it forks
+        while not list(outputs.glob("demo/*/wandb/*/*.wandb")):
+            time.sleep(0.1)
+    if (fork := os.fork()) == 0:
+        before.log(9999, {{"train/loss": 1.0}})  # belongs to the parent: shows nothing
+        open_show_finish("offline", 1)
+        if (grandchild := os.fork()) == 0:
+            open_show_finish("offline", 2)
+            {ends}
+        assert os.waitpid(grandchild, 0)[1] == 0
+        {ends}
+    assert os.waitpid(fork, 0)[1] == 0
+    for i in (1, 2):
+        before.log(50 * (i + 1), rows(0)[i])
+    before.finish("finished")
+    """
+    command = [*script(body, tmp_path), str(tmp_path), when]
+    variables = surroundings(tmp_path, WANDB_SERVICE="3-1-unix-/nowhere")  # of a process that is gone
+    made = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    wait_for_runs(tmp_path / "demo", 3)
+    runs = [wandb_files.read_run(path.parent) for path in find_runs(tmp_path / "demo")]
+    assert sorted(run.config["seed"] for run in runs) == [0, 1, 2]
+    assert all(without_table(run.history) == shown(run.config["seed"]) and run.exit_code == 0 for run in runs)
+
+
+def test_processes_of_multiprocessing_show_their_runs(tmp_path: Path) -> None:
+    body = """
+    import multiprocessing
+    open_show_finish("offline", 0)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.starmap(open_show_finish, [("offline", seed) for seed in range(1, 5)])
+        pool.close()
+        pool.join()
+    """
+    made = run_script(body, tmp_path)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    wait_for_runs(tmp_path / "demo", 5)
+    for path in find_runs(tmp_path / "demo"):
+        run = wandb_files.read_run(path.parent)
+        assert without_table(run.history) == shown(run.config["seed"])
+        assert run.exit_code == 0
 
 
 # -------------------------------------------------------------------------------------------------------------- online
@@ -298,18 +489,20 @@ def test_an_unreachable_server_costs_a_bounded_time_once(tmp_path: Path, answers
             server.listen(50)
         body = """
         tracking.INIT_SECONDS = 2.0
+        began = time.monotonic()
         for seed in range(2):
-            began = time.monotonic()
             open_show_finish("online", seed)
-            print(time.monotonic() - began)
+        print(time.monotonic() - began)
+        tracking.drain()
+        print(time.monotonic() - began)
         """
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         made = run_script(body, tmp_path, WANDB_BASE_URL=url, WANDB_API_KEY=API_KEY)
     assert made.returncode == 0, made.stderr
     assert made.stderr.count("\n") == made.stderr.count(OFFLINE) == 1, made.stderr
-    first, second = map(float, made.stdout.split())
-    assert first < 2 + 8  # a slow machine takes seconds to import and start W&B
-    assert second < 2
+    logged, drained = map(float, made.stdout.split())
+    assert logged < 1
+    assert drained < 2 + 8  # once for both runs; a slow machine takes seconds to import and start W&B
     assert_two_offline_runs(tmp_path)
 
 
@@ -416,16 +609,17 @@ def test_a_server_that_dies_holds_nobody_up(tmp_path: Path, server: Server) -> N
     for seed in range(4):
         config, folder = a_run(Path(sys.argv[1]), mode="online", seed=seed)
         stack.append(open_mirror(config, folder, job_type="run"))
-    print("open", flush=True)
+        stack[-1].summarize({"model/parameters": 4224})
     sys.stdin.readline()
     began = time.monotonic()
     for seed, mirror in enumerate(stack):
         show(mirror, seed)
-    print(time.monotonic() - began, flush=True)
     for mirror in stack:
         mirror.finish("finished")
-    print(time.monotonic() - began, flush=True)
     open_show_finish("online", 4)
+    print(time.monotonic() - began, flush=True)
+    tracking.drain()
+    print(time.monotonic() - began, flush=True)
     """
     began = time.monotonic()
     with started(
@@ -435,14 +629,16 @@ def test_a_server_that_dies_holds_nobody_up(tmp_path: Path, server: Server) -> N
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
+        while len(server.runs) < 4:
+            assert process.poll() is None
+            assert time.monotonic() - began < 30
+            time.sleep(0.05)
         server.die()
         out, err = process.communicate("\n", timeout=60)
     assert process.returncode == 0, err
-    logged, finished = map(float, out.split())
+    logged, drained = map(float, out.split())
     assert logged < 1
-    assert finished < 3 + 2  # the four of them together
+    assert drained < 2 * 3 + 4  # the four of them together, and once more when W&B's process ends
     assert time.monotonic() - began < 2 * 3 + 10  # a slow machine takes seconds to start W&B
     assert err.count("\n") == err.count(OFFLINE) == 1, err
     found = find_runs(tmp_path / "demo")  # the rows of the stack wait on disk for a server
@@ -466,35 +662,66 @@ def test_a_name_that_wandb_refuses_darkens_the_mirror_and_is_said(
         mirror = open_mirror(config, folder, job_type="run")
         show(mirror, 0)
         mirror.finish("finished")
+        tracking.drain()
     [record] = caplog.records
     assert "UsageError: Run ID cannot contain" in record.getMessage()
     assert str(folder.path) in record.getMessage()
 
 
-def test_a_service_that_dies_darkens_the_mirror_once(tmp_path: Path) -> None:
+KILLING = """
+import os, signal
+
+def children(of):
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return [int(stat.split()[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == of]
+
+config, folder = a_run(Path(sys.argv[1]))
+mirror = open_mirror(config, folder, job_type="run")
+mirror.log(50, {"train/loss": 1.0})
+while not list(folder.path.glob("wandb/*/*.wandb")):
+    time.sleep(0.1)
+[writer] = children(os.getpid())
+[service] = children(writer)
+"""
+
+
+def test_a_service_that_dies_darkens_each_mirror_once(tmp_path: Path) -> None:
     body = """
-    import os, signal
-    config, folder = a_run(Path(sys.argv[1]))
-    mirror = open_mirror(config, folder, job_type="run")
-    mirror.log(50, {"train/loss": 1.0})
-    for name in Path("/proc").glob("[0-9]*"):
-        if (name / "stat").exists() and f") S {os.getpid()} " in (name / "stat").read_text():
-            os.kill(int(name.name), signal.SIGKILL)
+    os.kill(service, signal.SIGKILL)
     time.sleep(0.5)
     mirror.log(100, {"train/loss": 1.0})
     mirror.log(150, {"train/loss": 1.0})
     mirror.finish("finished")
     open_mirror(config, folder, job_type="run").finish("finished")
     print("trained")
-    os._exit(0)
     """
-    command = [*script(body, tmp_path), str(tmp_path)]
+    command = [*script(KILLING + textwrap.dedent(body), tmp_path), str(tmp_path)]
     made = subprocess.run(command, env=surroundings(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    assert made.returncode == 0
     assert made.stdout == "trained\n", made.stderr
     lines = made.stderr.splitlines()
-    assert len(lines) == 2  # one for each mirror
+    assert len(lines) == 2, made.stderr  # one for each mirror
     assert all("is no longer mirrored at W&B" in line for line in lines)
     assert "ConnectionResetError" in lines[0]
+
+
+def test_a_writer_that_dies_is_said_once_and_the_next_run_has_a_new_one(tmp_path: Path) -> None:
+    body = """
+    others = [open_mirror(*a_run(Path(sys.argv[1]), seed=seed), job_type="run") for seed in (1, 2)]
+    os.kill(writer, signal.SIGKILL)
+    time.sleep(0.5)
+    for mirror in [mirror, *others]:
+        mirror.log(100, {"train/loss": 1.0})
+        mirror.finish("finished")
+    open_show_finish("offline", 3)
+    print("trained")
+    """
+    command = [*script(KILLING + textwrap.dedent(body), tmp_path), str(tmp_path)]
+    made = subprocess.run(command, env=surroundings(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    assert (made.returncode, made.stdout) == (0, "trained\n"), made.stderr
+    assert made.stderr.count("\n") == made.stderr.count("no longer mirrored at W&B") == 1, made.stderr
+    _, folder = a_run(tmp_path / "other", seed=3)
+    assert without_table(read_run(tmp_path / "demo" / folder.run_id).history) == shown(3)
 
 
 def test_an_error_that_is_not_of_wandb_is_raised(tmp_path: Path) -> None:
