@@ -89,7 +89,7 @@ class Sweep:
         """Return the words that stand over the table."""
         sizes = ", ".join(map(str, self.sentences))
         return (
-            f"{self.runs} runs: width {self.width}, V = {self.vocab_size}, N = {sizes} ({self.seeds} seeds each), "
+            f"{self.runs} runs: width {self.width}, V = {self.vocab_size}, N = {sizes} ({self.seeds} each), "
             f"{self.steps} steps, {self.evaluations} evaluations, W&B offline"
         )
 
@@ -550,6 +550,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     asked.variants = [variant for variant in VARIANTS if variant in asked.variants]
     command = shlex.join(["python", "benchmarks/sweep_throughput.py", *arguments])
+    load = os.getloadavg()[0]  # of others: nothing of ours has run yet
     # Whoever is measured first shall not be the one that reads the libraries from the disk.
     subprocess.run([sys.executable, "-c", "import hydra, pytorch_lightning, torch, wandb"], check=True)
     for name in asked.settings:
@@ -563,7 +564,7 @@ def main(arguments: Sequence[str]) -> None:
             unit = "member-steps per second in training" if name == "stacks" else "seconds per member"
             title = f"{unit.capitalize()}, width {MODEL.width}, V = {MODEL.vocab_size}, N = {MODEL.sentences[0]}"
             table = stacks_table(asked) if name == "stacks" else split_table(asked)
-        text = f"{title}. {datetime.now(UTC):%Y-%m-%d}, {machine()}:\n`{command}`\n\n{table}"
+        text = f"{title}. {datetime.now(UTC):%Y-%m-%d}, {machine()}, load {load:.1f} before:\n`{command}`\n\n{table}"
         print(f"## {name}\n\n{text}\n", flush=True)
         if asked.write:
             write(name, text)
