@@ -303,7 +303,8 @@ class _Member:
             "model/non_embedding_parameters": model.num_parameters(embedding=False),
         }
         self.folder.write_facts(facts, self.corpus.tokens)
-        self._mirror = open_mirror(self.config, self.folder, job_type=self._job_type)
+        rows = self.folder.rows()
+        self._mirror = open_mirror(self.config, self.folder, job_type=self._job_type, rows=rows)
         self._mirror.summarize(facts)
 
     def publish(self, evaluation: Evaluation) -> None:

@@ -5,7 +5,7 @@ from tc_sweeps.store.folder import OUTPUTS, RunFolder
 from tc_sweeps.store.identity import code_version, run_id
 from tc_sweeps.store.lease import Worker, is_alive
 from tc_sweeps.store.sweep_folder import SweepFolder
-from tc_sweeps.store.tracking import Mirror, open_mirror
+from tc_sweeps.store.tracking import Mirror, drain, open_mirror
 
 __all__ = [
     "OUTPUTS",
@@ -16,6 +16,7 @@ __all__ = [
     "SweepFolder",
     "Worker",
     "code_version",
+    "drain",
     "is_alive",
     "open_mirror",
     "run_id",

@@ -120,6 +120,14 @@ class RunFolder:
         steps = np.full(len(counts), step)
         self._survival.append({"step": steps, "threshold": np.asarray(thresholds), "count": np.asarray(counts)})
 
+    def rows(self) -> list[tuple[int, dict[str, Value]]]:
+        """Return the evaluations of this attempt and of those it continues: step and metrics."""
+        names = self._columns[1:]
+        return [
+            (int(step), {name: _number(value) for name, value in zip(names, values, strict=True)})
+            for step, *values in self._rows
+        ]
+
     def save_survival(self) -> None:
         """Write the survival curves so far to survival.parquet: with every checkpoint, and when the run finishes."""
         names = ("step", "threshold", "count")
@@ -179,3 +187,10 @@ class RunFolder:
     def read_table(self, name: str) -> pd.DataFrame:
         """Return `<name>.parquet`: survival, artifacts or fibers."""
         return pd.read_parquet(self.path / f"{name}.parquet")
+
+
+def _number(cell: str) -> Value:
+    """Return what a cell of metrics.csv says: counts are whole, undefined metrics empty."""
+    if not cell:
+        return None
+    return int(cell) if cell.lstrip("-").isdigit() else float(cell)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from tc_sweeps.config import Config, ConfigError
-from tc_sweeps.store import OUTPUTS, Checkpoints, RunFolder, SweepFolder, Worker
+from tc_sweeps.store import OUTPUTS, Checkpoints, RunFolder, SweepFolder, Worker, drain
 
 if TYPE_CHECKING:
     from tc_sweeps.sweep.packing import Packed, Stack
@@ -253,6 +253,8 @@ def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, errors: Connec
         sweep.work(stacks, slot=slot, waits=False)
     except (KeyboardInterrupt, OSError, ConfigError) as error:
         errors.send(error)
+    finally:
+        drain()
 
 
 def _interrupt(*_: object) -> None:
