@@ -25,7 +25,7 @@ from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, 
 from tc_sweeps.config import Config, ConfigError, leaves
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, batch_shape, evaluation_steps
-from tc_sweeps.store import OUTPUTS, Checkpoints, Mirror, RunFolder, Saved, Worker, open_mirror
+from tc_sweeps.store import OUTPUTS, Checkpoints, Mirror, RunFolder, Saved, Worker, code_version, open_mirror
 
 __all__ = ["Result", "counted", "device_of", "is_out_of_memory", "stack_key", "train"]
 
@@ -301,6 +301,7 @@ class _Member:
         facts = counter.facts(place) | {
             "model/parameters": model.num_parameters(embedding=True),
             "model/non_embedding_parameters": model.num_parameters(embedding=False),
+            "code/version": code_version(),
         }
         self.folder.write_facts(facts, self.corpus.tokens)
         rows = self.folder.rows()

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from tc_sweeps.config import Config
 from tc_sweeps.store.files import replace, replace_text
-from tc_sweeps.store.identity import code_version, run_id
+from tc_sweeps.store.identity import run_id
 
 OUTPUTS = Path("outputs")  # relative to where the user stands
 
@@ -77,7 +77,7 @@ class RunFolder:
         """
         # In this order, whatever moment the process dies at: no run is read as finished without its weights.
         attempt = self.status["attempt"] + 1
-        status = {"state": "running", "reason": None, "step": step, "attempt": attempt, "version": code_version()}
+        status = {"state": "running", "reason": None, "step": step, "attempt": attempt}
         replace_text(self.path / "status.json", json.dumps(status), durable=False)
         for stale in ("model.safetensors", "artifacts.parquet", "fibers.parquet"):
             (self.path / stale).unlink(missing_ok=True)
@@ -101,8 +101,8 @@ class RunFolder:
         except FileNotFoundError:
             return False
 
-    def write_facts(self, facts: Mapping[str, Value], vocabulary: Sequence[str] | None) -> None:
-        """Write what is known of a run before it trains: sizes of corpus and model, and the tokens' names if any."""
+    def write_facts(self, facts: Mapping[str, Value | str], vocabulary: Sequence[str] | None) -> None:
+        """Write what is known before training: sizes of corpus and model, the code, the tokens' names if any."""
         replace_text(self.path / "facts.json", json.dumps(dict(facts)), durable=False)
         if vocabulary is not None:
             text = json.dumps(list(vocabulary), ensure_ascii=False)
@@ -174,7 +174,7 @@ class RunFolder:
         """Return metrics.csv: one row per evaluation, NaN where a metric is undefined."""
         return pd.read_csv(self.path / "metrics.csv")
 
-    def read_facts(self) -> dict[str, Value]:
+    def read_facts(self) -> dict[str, Value | str]:
         """Return facts.json, or nothing where the run failed before it was written."""
         path = self.path / "facts.json"
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

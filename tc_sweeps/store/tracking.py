@@ -55,7 +55,7 @@ class Mirror:
         that every evaluation has one row and no step comes twice. Where no metrics follow it gets a row at `step`.
         """
 
-    def summarize(self, facts: Mapping[str, Value]) -> None:
+    def summarize(self, facts: Mapping[str, Value | str]) -> None:
         """Show facts about the run as a whole, such as the sizes of corpus and model; undefined ones are left out."""
 
     def finish(self, state: str) -> None:
@@ -122,7 +122,7 @@ class _WandbMirror(Mirror):
         rows = [[float(threshold), int(count)] for threshold, count in zip(thresholds, counts, strict=True)]
         self._send("log_survival", step, rows)
 
-    def summarize(self, facts: Mapping[str, Value]) -> None:
+    def summarize(self, facts: Mapping[str, Value | str]) -> None:
         self._send("summarize", _defined(facts))
 
     def finish(self, state: str) -> None:
@@ -233,5 +233,5 @@ atexit.register(drain)
 os.register_at_fork(after_in_child=_start_alone)
 
 
-def _defined(values: Mapping[str, Value]) -> dict[str, float | int]:
+def _defined(values: Mapping[str, Value | str]) -> dict[str, float | int | str]:
     return {name: value for name, value in values.items() if value is not None}

@@ -172,6 +172,8 @@ def test_a_count_stays_whole_beside_an_undefined_one(folder: RunFolder) -> None:
 def test_the_survival_curve_grows_by_evaluation(folder: RunFolder) -> None:
     folder.add_survival(50, np.array([0.5, 0.9]), np.array([4, 1]))
     folder.add_survival(100, np.array([0.5, 0.9]), np.array([8, 2]))
+    assert not (folder.path / "survival.parquet").exists()
+    folder.save_survival()
     table = folder.read_table("survival")
     assert list(table.columns) == ["step", "threshold", "count"]
     assert table.to_numpy().tolist() == [[50, 0.5, 4], [50, 0.9, 1], [100, 0.5, 8], [100, 0.9, 2]]
@@ -222,6 +224,7 @@ def test_a_new_begin_is_another_attempt_without_the_old_results(folder: RunFolde
     assert again.status == {"state": "running", "reason": None, "step": 0, "attempt": 2}
     assert len(lines(again)) == 1
     again.add_survival(50, np.array([0.5]), np.array([5]))
+    again.save_survival()
     assert again.read_table("survival")["count"].tolist() == [5]
 
 
@@ -230,7 +233,7 @@ def test_a_begin_that_is_cut_short_leaves_no_finished_run_without_weights(
 ) -> None:
     folder.finish({"embedding": np.zeros(3, dtype=np.float32)})
 
-    def full(path: Path, text: str) -> None:
+    def full(path: Path, text: str, *, durable: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tc_sweeps.store.folder.replace_text", full)
@@ -254,3 +257,37 @@ def test_status_is_what_the_contract_says(folder: RunFolder) -> None:
         "step",
         "attempt",
     ]
+
+
+def test_an_attempt_goes_on_behind_a_checkpoint(folder: RunFolder, config: Config) -> None:
+    """Rows and curves after the checkpoint are forgotten, so that the next evaluation is neither missing nor double."""
+    for step in (50, 100, 150):
+        folder.add_row(step, {"train/loss": 1 / step, "artifacts/count": step})
+        folder.add_survival(step, np.array([0.5]), np.array([step]))
+        if step == 100:
+            folder.save_survival()
+    assert folder.has_evaluation(100)
+    assert not folder.has_evaluation(10)
+    again = RunFolder.of(config, folder.path.parent.parent)
+    again.begin(config, METRICS, step=100)
+    assert again.status == {"state": "running", "reason": None, "step": 100, "attempt": 2}
+    assert again.rows() == [
+        (step, {"train/loss": 1 / step, "artifacts/count": step, "generalization/recall": None}) for step in (50, 100)
+    ]
+    again.add_row(150, {"train/loss": 1 / 150, "artifacts/count": 150})
+    assert lines(again) == lines(folder)
+    again.add_survival(150, np.array([0.5]), np.array([150]))
+    again.save_survival()
+    assert again.read_table("survival").to_numpy().tolist() == [[step, 0.5, step] for step in (50, 100, 150)]
+
+
+def test_a_queued_run_keeps_its_frozen_config(config: Config, tmp_path: Path) -> None:
+    folder = RunFolder.of(config, tmp_path)
+    folder.queue(config)
+    assert folder.status["state"] == "queued"
+    assert folder.read_config() == asdict(config)
+    assert np.isnan(list(folder.read_last().values())).all()
+    frozen = (folder.path / "config.yaml").stat().st_mtime_ns
+    folder.queue(config)
+    folder.begin(config, METRICS)
+    assert (folder.path / "config.yaml").stat().st_mtime_ns == frozen

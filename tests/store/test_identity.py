@@ -104,6 +104,7 @@ def test_the_keys_that_do_not_enter_are_these() -> None:
     assert {dotted for _, dotted in keys(enters=False)} == {
         "sweep",
         "training.accelerator",
+        "training.checkpoint_seconds",
         "artifacts.memory_mib",
         "tracking.mode",
         "tracking.project",
@@ -159,7 +160,7 @@ def test_every_leaf_of_the_schema_says_whether_it_enters() -> None:
     for world in WORLDS.values():
         for dotted, value, metadata in leaves(Config(data=world())):
             assert dotted == "sweep" or not is_dataclass(value)
-            assert set(metadata) == {"identity", "absent"}, f"{dotted} is no key()"
+            assert set(metadata) == {"identity", "absent", "per_member"}, f"{dotted} is no key()"
 
 
 # ------------------------------------------------------------------------------------------------------ files of tokens

@@ -172,12 +172,12 @@ def test_a_run_that_dies_as_it_begins_spoils_no_table(
         killed.finish({"embedding": np.zeros(3, dtype=np.float32)})
     left, replace_text = files, run_folder.replace_text
 
-    def dying(path: Path, text: str) -> None:
+    def dying(path: Path, text: str, *, durable: bool) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        replace_text(path, text)
+        replace_text(path, text, durable=durable)
 
     monkeypatch.setattr(run_folder, "replace_text", dying)
     with pytest.raises(KeyboardInterrupt):
