@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
 from tc_sweeps.artifacts.listing import Listing, Reading, label_listing, loss_listing
-from tc_sweeps.artifacts.stream import Contexts, CountedModel, stream
+from tc_sweeps.artifacts.stream import Contexts, CountedModel, constants, count_above, stream
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import loss_floor, trained_tensors
 
@@ -193,7 +193,7 @@ class Counter:
 
         Where more rows were in doubt than the buffer holds, once more with a buffer that is large enough.
         """
-        buffer = 256 + self.contexts.total // 500
+        buffer = 32 + self.contexts.total // 1000
         while True:
             values: Values = compute(buffer)
             columns = [value.double().view(len(value), -1) for value in values.values()]
@@ -222,7 +222,7 @@ class Counter:
         )
         context, ngram = self._labels.context_flag, self._labels.ngram_flag
         train_p_MQ = torch.where(ngram["train"], reading.p_MQ, 0.0)
-        trained_MT = torch.stack([(train_p_MQ > t).sum(1) for t in survived.tolist()], dim=1)
+        trained_MT = count_above(train_p_MQ, constants(tuple(survived.tolist()), train_p_MQ.device))
         above_M = totals.above_MT[:, int(np.searchsorted(streamed, self.threshold))]
 
         def contexts_above(flag_MC: Tensor) -> Tensor:

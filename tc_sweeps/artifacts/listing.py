@@ -64,14 +64,17 @@ class Listing:
             logits_MCV = model.last_hidden(self.context_MCn[:, begin:end]) @ model.unembedding_matrix()
             probability_MCV = torch.softmax(logits_MCV, dim=-1)
             above.append((probability_MCV > threshold).sum(-1))
+            top_MC1 = logits_MCV.argmax(-1, keepdim=True)
+            # log sum exp l, from the greatest probability, which never underflows.
+            log_sum_MC = (logits_MCV.gather(2, top_MC1) - probability_MCV.gather(2, top_MC1).log())[..., 0]
             inside_MQ = (self.place_MQ >= begin) & (self.place_MQ < end)
             place_MQ = torch.where(inside_MQ, self.place_MQ - begin, 0)
             flat_MQ = place_MQ * model.vocab_size + self.token_MQ
             # Every n-gram is inside exactly one chunk, so that adding up over the chunks collects the values.
             p_MQ += torch.where(inside_MQ, probability_MCV.flatten(1).gather(1, flat_MQ), 0.0)
-            said_MQ = logits_MCV.flatten(1).gather(1, flat_MQ) - logits_MCV.logsumexp(-1).gather(1, place_MQ)
+            said_MQ = logits_MCV.flatten(1).gather(1, flat_MQ) - log_sum_MC.gather(1, place_MQ)
             log_p_MQ += torch.where(inside_MQ, said_MQ, 0.0)
-            is_top_MQ |= inside_MQ & (logits_MCV.argmax(-1).gather(1, place_MQ) == self.token_MQ)
+            is_top_MQ |= inside_MQ & (top_MC1[..., 0].gather(1, place_MQ) == self.token_MQ)
         return Reading(p_MQ, log_p_MQ, is_top_MQ, torch.cat(above, dim=1))
 
 
