@@ -123,7 +123,10 @@ class Counter:
         self._memory_bytes = memory_mib << 20
         places = [corpus.places(order, contexts) for corpus in corpora]
         self.contexts = Contexts(places, device)
-        self._labels = label_listing(corpora, order, places, device)
+        # The data tensors of the loss by order; a member has none of an order where it has no such sentences.
+        tensors = [{tensor.order: tensor for tensor in trained_tensors(corpus, positions)} for corpus in corpora]
+        self._trained = {n: [member.get(n) for member in tensors] for n in sorted({n for t in tensors for n in t})}
+        self._labels = label_listing(corpora, order, places, self._trained.get(order, [None] * len(corpora)), device)
         self._positions = positions
         self._closed_M = torch.tensor([isinstance(c.labelled_contexts(order), str) for c in corpora], device=device)
         self._has_truth = [corpus.truth is not None for corpus in corpora]
@@ -275,18 +278,16 @@ class Counter:
             "contexts_unseen": unseen_M,
             "held_out": held_out_MQ.sum(1),
             "held_out_above": ngrams_above(held_out_MQ),
-            "held_out_loss": -torch.where(held_out_MQ, reading.log_p_MQ, 0.0).sum(1),
+            "held_out_loss": -_sum_in_order(torch.where(held_out_MQ, reading.log_p_MQ, 0.0)),
             "held_out_top": (reading.is_top_MQ & held_out_MQ).sum(1),
         }
 
     @cached_property
     def _losses(self) -> list[Listing]:
-        """The trained n-grams of every order, weighed as in the loss."""
-        tensors = [{t.order: t for t in trained_tensors(corpus, self._positions)} for corpus in self.corpora]
-        weights = [1 / len(corpus.sentences) for corpus in self.corpora]
-        orders = sorted({order for member in tensors for order in member})
+        """The trained n-grams of the orders that the labels do not speak of."""
         device = self.contexts.total_M.device
-        return [loss_listing([member.get(order) for member in tensors], weights, device) for order in orders]
+        others = [(order, tensors) for order, tensors in self._trained.items() if order != self.order]
+        return [loss_listing(self.corpora, order, tensors, device) for order, tensors in others]
 
     @cached_property
     def _floor_M(self) -> Tensor:
@@ -295,10 +296,10 @@ class Counter:
 
     def _losses_of(self, model: CountedModel, reading: Reading) -> Values:
         """Return the loss over the trained positions, equation (2), and the accuracy."""
-        loss_M = torch.zeros_like(self._floor_M)
+        loss_M = -_sum_in_order(self._labels.ngram_flag["weight"] * reading.log_p_MQ)
         for listing in self._losses:
             log_p_MQ = listing.read(model, self.threshold, self._rows(model)).log_p_MQ
-            loss_M -= (listing.ngram_flag["weight"] * log_p_MQ).sum(1)
+            loss_M -= _sum_in_order(listing.ngram_flag["weight"] * log_p_MQ)
         train_MQ = self._labels.ngram_flag["train"]
         return {
             "train/loss": loss_M,
@@ -346,3 +347,12 @@ class Counter:
             return None
         _, answers = torch.unique(held_out[:, :-1], dim=0, return_counts=True)
         return int(answers.clamp_max(self.most_tokens).sum()) / len(held_out)
+
+
+def _sum_in_order(value_MQ: Tensor) -> Tensor:
+    """Return the sum of each member's values, [M], added one after the other.
+
+    `sum` groups its terms by how many there are, so that the zeros of a member that is padded would change its last
+    bits. The CPU accumulates in order, where zeros at the end change nothing.
+    """
+    return value_MQ.cumsum(1)[:, -1]

@@ -79,15 +79,20 @@ class Listing:
 
 
 def label_listing(
-    corpora: Sequence[Corpus], order: int, places: Sequence[list[Tensor]], device: torch.device
+    corpora: Sequence[Corpus],
+    order: int,
+    places: Sequence[list[Tensor]],
+    trained: Sequence[DataTensor | None],
+    device: torch.device,
 ) -> Listing:
-    """Return the listing that labels artifacts of an order.
+    """Return the listing that labels artifacts of an order, and knows what its n-grams weigh in the loss.
 
     Context flags: `considered`, `seen`, `diagonal`, `labelled` (unless all are). N-gram flags: `train`, `true`,
-    `held_out`, and those of their contexts as `in_considered`, `in_seen`, `in_diagonal`, `in_labelled`.
+    `held_out`, and those of their contexts as `in_considered`, `in_seen`, `in_diagonal`, `in_labelled`; and `weight`,
+    as in `loss_listing`.
     """
     contexts, ngrams, context_flags, ngram_flags = [], [], [], []
-    for corpus, place in zip(corpora, places, strict=True):
+    for corpus, place, tensor in zip(corpora, places, trained, strict=True):
         data = corpus.tensor(order)
         none = data.ngrams_Gn[:0]
         truth = corpus.truth_ngrams(order)
@@ -116,21 +121,30 @@ def label_listing(
                 "train": find_rows(known, data.ngrams_Gn) >= 0,
                 "true": find_rows(known, none if truth is None else truth) >= 0,
                 "held_out": find_rows(known, none if held_out is None else held_out) >= 0,
+                "weight": _weights(known, tensor, corpus),
             }
             | {f"in_{name}": flag[in_place] for name, flag in of_context.items()}
         )
     return Listing(contexts, ngrams, context_flags, ngram_flags, device)
 
 
-def loss_listing(tensors: Sequence[DataTensor | None], weights: Sequence[float], device: torch.device) -> Listing:
-    """Return the listing of one order of loss (2): its n-grams with their weight, counts per sentence.
+def loss_listing(
+    corpora: Sequence[Corpus], order: int, trained: Sequence[DataTensor | None], device: torch.device
+) -> Listing:
+    """Return the listing of one order of loss (2): its n-grams with their `weight`, counts per sentence.
 
-    A member without sentences of this order has None: it lists one n-gram that weighs nothing.
+    A member that trains nothing of this order has None: it lists one n-gram that weighs nothing.
     """
-    order = next(tensor.order for tensor in tensors if tensor is not None)
     nothing = torch.zeros(1, order, dtype=torch.int64)
-    ngrams = [nothing if t is None else t.ngrams_Gn for t in tensors]
-    contexts = [nothing[:, :-1] if t is None else t.contexts_Cn for t in tensors]
-    counts = [torch.zeros(1) if t is None else t.count_G for t in tensors]
-    weight = [{"weight": count.double() * w} for count, w in zip(counts, weights, strict=True)]
-    return Listing(contexts, ngrams, [{} for _ in tensors], weight, device)
+    ngrams = [nothing if t is None else t.ngrams_Gn for t in trained]
+    contexts = [nothing[:, :-1] if t is None else t.contexts_Cn for t in trained]
+    weights = [_weights(*of_member) for of_member in zip(ngrams, trained, corpora, strict=True)]
+    return Listing(contexts, ngrams, [{} for _ in trained], [{"weight": weight} for weight in weights], device)
+
+
+def _weights(ngrams_Qn: Tensor, trained: DataTensor | None, corpus: Corpus) -> Tensor:
+    """Return what each n-gram weighs in loss (2): how often it is trained per sentence, [Q] in float64."""
+    if trained is None:
+        return torch.zeros(len(ngrams_Qn), dtype=torch.float64)
+    place_Q = find_rows(ngrams_Qn, trained.ngrams_Gn)
+    return torch.where(place_Q >= 0, trained.count_G[place_Q], 0).double() / len(corpus.sentences)

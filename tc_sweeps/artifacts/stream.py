@@ -274,20 +274,19 @@ def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tup
 
         |l' - l| <= |h - h'| |u'| + |h| |u - u'| + g |h'| |u'|,   g = D e / (1 - D e)
 
-    by Cauchy-Schwarz: the first two terms are measured roundings of the operands, the third bounds an inner product of
-    D terms summed in any order. log p = l - log sum exp l changes by at most twice that. On top come the roundings of
-    l - max, exp, the sum of V terms, the division and the comparison of p or log p. The relative error of the sum is at
-    most (V + 4 + log V) e: V for adding, 4 for exp, and log V because the roundings of l - max, weighed by the terms
-    they belong to, are at most e times the mean of |l - max| under the softmax, which is at most its entropy. The rest
-    is within (16 + 4 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products must be those of
-    float32, not of TF32.
+    by Cauchy-Schwarz: the first two terms are roundings of the operands, that of the matrix as measured and that of the
+    hidden state at most e |h| + sqrt(D) 2^-126, where 2^-126 is the least normal number; the third bounds an inner
+    product of D terms summed in any order. log p = l - log sum exp l changes by at most twice that. On top come the
+    roundings of l - max, exp, the sum of V terms, the division and the comparison of p or log p. The relative error of
+    the sum is at most (V + 4 + log V) e: V for adding, 4 for exp, and log V because the roundings of l - max, weighed
+    by the terms they belong to, are at most e times the mean of |l - max| under the softmax, which is at most its
+    entropy. The rest is within (16 + 4 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products
+    must be those of float32, not of TF32.
     """
-    hidden = hidden_MCD.float()
     D, V = operand.rounded_MDV.shape[1:]
-    length_M1, rounding_M1 = operand.length_M[:, None], operand.rounding_M[:, None]
     gamma = D * _UNIT / (1 - D * _UNIT)
-    length_MC = hidden.double().norm(dim=-1)
-    operand_MC = (hidden_MCD - hidden).norm(dim=-1) * length_M1
-    logit_MC = operand_MC + hidden_MCD.norm(dim=-1) * rounding_M1 + gamma * length_MC * length_M1
-    error_MC = 2 * logit_MC + (V + 20 + math.log(V) + 4 * deepest) * _UNIT
-    return hidden @ operand.rounded_MDV, (error_MC * (1 + 1e-6)).float()
+    slope_M = operand.length_M * (_UNIT + gamma * (1 + _UNIT)) + operand.rounding_M
+    least_M = operand.length_M * (1 + gamma) * D**0.5 * 2.0**-126
+    error_MC = 2 * (hidden_MCD.norm(dim=-1) * slope_M[:, None] + least_M[:, None])
+    error_MC += (V + 20 + math.log(V) + 4 * deepest) * _UNIT
+    return hidden_MCD.float() @ operand.rounded_MDV, (error_MC * (1 + 1e-6)).float()

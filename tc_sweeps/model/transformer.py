@@ -1,8 +1,8 @@
 """The toy transformer of the paper: causal and residual, without layer norm, biases or positional encodings.
 
 Letters: `M` member of the stack, `P` prefix, `R` wanted row, `S` state (a token in the first layer, a prefix later),
-`A` ancestor, `C` context, `B` token after a context, `D` width, `H` head, `K` query-key width of a head, `O` value-output width of a head, `F` MLP
-width, `L` place in a sentence, `V` vocabulary.
+`A` ancestor, `C` context, `B` token after a context, `D` width, `H` head, `K` query-key width of a head, `O`
+value-output width of a head, `X` all heads, `F` MLP width, `L` place in a sentence, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -144,11 +144,11 @@ class ToyTransformer(nn.Module):
             weight_AMHBC[A].permute(0, 2, 3, 1).flatten(0, 1),  # [M * B, C, H]
             own_table_MBHD.flatten(0, 1),
         ).view(M, B, C, D)
-        return torch.baddbmm(
-            hidden_MBCD.transpose(1, 2).flatten(0, 1),
-            weight_AMHBC[:A].permute(1, 4, 3, 0, 2).reshape(M * C, B, A * H),
-            table_MCAHD.reshape(M * C, A * H, D),
-        ).view(M, C, B, D)
+        # In place, of tensors without gaps: anything else makes the product a slow loop over its batch.
+        hidden_MCBD = hidden_MBCD.transpose(1, 2).contiguous()
+        weight_MCBX = weight_AMHBC[:A].permute(1, 4, 3, 0, 2).flatten(3).contiguous()
+        hidden_MCBD.flatten(0, 1).baddbmm_(weight_MCBX.flatten(0, 1), table_MCAHD.reshape(M * C, A * H, D))
+        return hidden_MCBD
 
     def probabilities(self, contexts: Tensor) -> Tensor:
         """Return P(t | context) for every token, in the precision of the weights.
