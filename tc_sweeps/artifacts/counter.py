@@ -52,7 +52,7 @@ class Evaluated:
     """One evaluation of a stack, on the host."""
 
     rows: list[Row]  # per member, by metric name; None where a denominator is empty
-    thresholds: np.ndarray  # [T], those of the survival curve that are at least 1/2
+    thresholds: np.ndarray  # [T], of the survival curve: those that are at least 1/2, or all
     survival: np.ndarray  # [M, T], N(tau)
     carried: dict[str, list[float]]  # what came along from the device, per member
 
@@ -147,8 +147,8 @@ class Counter:
             survival_thresholds=torch.tensor(chosen, dtype=torch.float64),
         )
 
-    def evaluate(self, model: CountedModel, **carried_M: Tensor) -> Evaluated:
-        """Return everything that is logged at an evaluation.
+    def evaluate(self, model: CountedModel, *, full_survival: bool = False, **carried_M: Tensor) -> Evaluated:
+        """Return everything that is logged at an evaluation; with `full_survival` the whole survival curve.
 
         `carried_M`: values of the device that should come along to the host, so that nobody else has to synchronise.
         """
@@ -156,12 +156,12 @@ class Counter:
         reading = self._read(doubles)
         losses = self._losses_of(doubles, reading)
         values = self._on_host(
-            lambda buffer: self._values(doubles, reading, buffer, full_survival=False) | losses | carried_M
+            lambda buffer: self._values(doubles, reading, buffer, full_survival=full_survival) | losses | carried_M
         )
         carried = {name: values.pop(name).tolist() for name in carried_M}
         survival = values.pop("survival").long().numpy()
         rows = [self._row(m, {k: v[m].item() for k, v in values.items()}) for m in range(len(self.corpora))]
-        return Evaluated(rows, self._survival_thresholds(full=False), survival, carried)
+        return Evaluated(rows, self._survival_thresholds(full=full_survival), survival, carried)
 
     def full_survival(self, model: CountedModel) -> tuple[np.ndarray, np.ndarray]:
         """Return all thresholds of the survival curve, [T], and N(tau) for every member, [M, T]."""

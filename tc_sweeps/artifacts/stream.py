@@ -189,26 +189,11 @@ def stream(
     aside_MB = torch.zeros(M, buffer + 1, dtype=torch.int64, device=device)  # the last place is for what is not kept
 
     for block in contexts.blocks(rows_at_once):
-        logits_MCV, error_MC = screened_logits(block.hidden(model), operand, deepest)
-        probability_MCV = torch.softmax(logits_MCV, dim=-1)
-        top_MC = probability_MCV.amax(-1)
-        log_top_MC = top_MC.log()
-
-        sure_MC = top_MC > 0  # what float32 cannot hold is NaN, which is above nothing and so never sure
-        for t in sharp:
-            if t >= 0.5:
-                sure_MC &= (log_top_MC - math.log(t)).abs() > error_MC
-            else:
-                # The logits have served: their memory takes the comparisons.
-                surely_MC = _entries_above(probability_MCV, t * error_MC.exp(), logits_MCV)
-                sure_MC &= surely_MC == _entries_above(probability_MCV, t * (-error_MC).exp(), logits_MCV)
+        top_MC, entries_MCT, sure_MC = _screened(block, model, operand, low, sharp, deepest)
         doubt_MC = block.valid_MC & ~sure_MC
         counted_MC = block.valid_MC & sure_MC
         rows_MT += count_above(torch.where(counted_MC, top_MC, 0.0), threshold_T)
-        for place, t in enumerate(low):
-            bar_MC = torch.where(counted_MC, t, torch.inf)
-            low_MT[:, place] += _entries_above(probability_MCV, bar_MC, logits_MCV).sum(1)
-
+        low_MT += torch.where(counted_MC[..., None], entries_MCT, 0).sum(1)
         rank_MC = doubtful_M[:, None] + doubt_MC.cumsum(1) - 1
         slot_MC = torch.where(doubt_MC & (rank_MC < buffer), rank_MC, buffer)
         aside_MB.scatter_(1, slot_MC, block.number_C.expand(M, -1))
@@ -225,6 +210,36 @@ def stream(
     return Totals(above_MT, rows_MT[:, thresholds.index(threshold)], doubtful_M)
 
 
+def _screened(
+    block: Block, model: CountedModel, operand: Operand, low: list[float], sharp: set[float], deepest: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what float32 says about the contexts of a block.
+
+    That is the greatest probability of each, [M, C]; how many of its tokens are above each of the `low` thresholds,
+    [M, C, T]; and whether this is beyond doubt at all `sharp` thresholds, [M, C]. (A function of its own: the large
+    tensors of one block are gone before the next one begins, and its memory is taken again.)
+    """
+    logits_MCV, error_MC = screened_logits(block.hidden(model), operand, deepest)
+    # In place, since memory costs time: e^(l - max), 1 for the top token, whose probability is 1 / sum.
+    share_MCV = logits_MCV.sub_(logits_MCV.amax(-1, keepdim=True)).exp_()
+    sum_MC = share_MCV.sum(-1)
+    top_MC = 1 / sum_MC
+    log_top_MC = top_MC.log()
+    scratch_MCV = torch.empty_like(share_MCV) if low else share_MCV
+    entries_MCT = torch.zeros(*sum_MC.shape, len(low), dtype=torch.int64, device=sum_MC.device)
+    sure_MC = top_MC > 0  # what float32 cannot hold is NaN, which is above nothing and so never sure
+    for t in sharp:
+        if t >= 0.5:
+            sure_MC &= (log_top_MC - math.log(t)).abs() > error_MC
+    for place, t in enumerate(low):
+        bar_MC = t * sum_MC
+        entries_MCT[..., place] = _entries_above(share_MCV, bar_MC, scratch_MCV)
+        if t in sharp:
+            surely_MC = _entries_above(share_MCV, bar_MC * error_MC.exp(), scratch_MCV)
+            sure_MC &= surely_MC == _entries_above(share_MCV, bar_MC * (-error_MC).exp(), scratch_MCV)
+    return top_MC, entries_MCT, sure_MC
+
+
 def count_above(value_MC: Tensor, threshold_T: Tensor) -> Tensor:
     """Return how many values of each member are strictly above each of increasing float64 thresholds, [M, T]."""
     passed_MC = torch.bucketize(value_MC.double().nan_to_num(0.0), threshold_T)  # how many thresholds it is above
@@ -233,13 +248,13 @@ def count_above(value_MC: Tensor, threshold_T: Tensor) -> Tensor:
     return count_MT[:, 1:].flip(1).cumsum(1).flip(1)
 
 
-def _entries_above(probability_MCV: Tensor, bar_MC: Tensor, scratch_MCV: Tensor) -> Tensor:
+def _entries_above(share_MCV: Tensor, bar_MC: Tensor, scratch_MCV: Tensor) -> Tensor:
     """Return how many entries of each row are above its bar, [M, C].
 
     Ones and zeros are written over `scratch_MCV` and added up in float32: exact below 2^24, and vectorised on a CPU,
     which adding up booleans is not.
     """
-    return torch.gt(probability_MCV, bar_MC[..., None], out=scratch_MCV).sum(-1).long()
+    return torch.gt(share_MCV, bar_MC[..., None], out=scratch_MCV).sum(-1).long()
 
 
 @cache
