@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from tc_sweeps.artifacts.stream import CountedModel, chunks
@@ -20,6 +21,10 @@ from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
 __all__ = ["Listing", "Reading", "label_listing", "loss_listing"]
+
+# Rows come in multiples of this: a product of matrices adds up its last odd rows in another order, and which rows these
+# are would depend on the stack that a member is in.
+_TILE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +49,8 @@ class Listing:
         device: torch.device,
     ) -> None:
         def padded(rows: Sequence[Tensor]) -> Tensor:
-            return pad_sequence(list(rows), batch_first=True).to(device)
+            table = pad_sequence(list(rows), batch_first=True)
+            return F.pad(table, (0, 0) * (table.dim() - 2) + (0, -table.shape[1] % _TILE)).to(device)
 
         self.context_MCn = padded(contexts)
         self.place_MQ = padded([find_rows(q[:, :-1], c) for q, c in zip(ngrams, contexts, strict=True)])
@@ -60,7 +66,8 @@ class Listing:
         p_MQ = torch.zeros(self.token_MQ.shape, dtype=torch.float64, device=self.token_MQ.device)
         log_p_MQ, is_top_MQ = torch.zeros_like(p_MQ), torch.zeros_like(p_MQ, dtype=torch.bool)
         above = []
-        for begin, end in chunks(self.context_MCn.shape[1], max(1, rows_at_once // 3)):
+        for first, beyond in chunks(self.context_MCn.shape[1] // _TILE, max(1, rows_at_once // 3 // _TILE)):
+            begin, end = first * _TILE, beyond * _TILE
             logits_MCV = model.last_hidden(self.context_MCn[:, begin:end]) @ model.unembedding_matrix()
             probability_MCV = torch.softmax(logits_MCV, dim=-1)
             above.append((probability_MCV > threshold).sum(-1))
