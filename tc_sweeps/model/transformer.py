@@ -2,7 +2,7 @@
 
 Letters: `M` member of the stack, `P` prefix, `R` wanted row, `S` state (a token in the first layer, a prefix later),
 `A` ancestor, `C` context, `B` token after a context, `D` width, `H` head, `K` query-key width of a head, `O`
-value-output width of a head, `X` all heads, `F` MLP width, `L` place in a sentence, `V` vocabulary.
+value-output width of a head, `X` all heads (of all places), `F` MLP width, `L` place in a sentence, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -112,12 +112,11 @@ class ToyTransformer(nn.Module):
     def _attend_product(self, context_MCAD: Tensor, token_MBD: Tensor) -> Tensor:
         """Return the states of tokens after the first layer's attention to a context and themselves, [M, C, B, D].
 
-        With w the attention weights and V_j W_h the contribution of the token at place j through head h,
-
-            hidden(c, b) = state(b) + sum_h w_h(b | c, b) V_b W_h + sum_{j, h} w_jh(c | c, b) V_j W_h
-
-        is, for one token b, a product of the contexts' weights with a table of the token; for one context c a product
-        of the tokens' weights with a table of the context. Their inner sizes are H and A H, not the width of all heads.
+        Through head h with weight w_h the token b adds w_h v_bh W_h to its own state, and the token at place j of the
+        context adds w_jh v_jh W_h. The vectors v W depend on a token or on a context alone, so for one token b the
+        first sum over heads is a product of weights [C, H] with a table [H, D]; for one context the second sum, over
+        places and heads, is a product of weights [B, A H] with a table [A H, D]. Nothing of the width of all heads is
+        made for every pair.
         """
         H = self.config.heads
         M, C, A, D = context_MCAD.shape
