@@ -44,15 +44,16 @@ class ArtifactCallback(pl.Callback):
         """Evaluate, publish, and say who goes on."""
         assert isinstance(pl_module, StackModule)
         module, running = pl_module, [m for m, runs in enumerate(self._running) if runs]
-        evaluated = self._counter.evaluate(module.model, failed_step=module.failed_step_M)
+        at_end = module.step == module.blocks[-1]
+        evaluated = self._counter.evaluate(module.model, full_survival=at_end, failed_step=module.failed_step_M)
         failed_steps = [int(step) for step in evaluated.carried["failed_step"]]
         states = {m: self._state(module, m, failed_steps[m], evaluated.rows[m]) for m in running}
-        complete = None
-        if "finished" in states.values():
+        complete = evaluated.thresholds, evaluated.survival
+        if "finished" in states.values() and not at_end:  # a member that has reached its target before
             complete = self._counter.full_survival(module.model)
         for m, state in states.items():
             thresholds, survival = evaluated.thresholds, evaluated.survival
-            if state == "finished" and complete is not None:
+            if state == "finished":
                 thresholds, survival = complete
             self._running[m] = state == "running"
             module.active_M[m] = self._running[m]

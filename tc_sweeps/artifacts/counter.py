@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
 from tc_sweeps.artifacts.listing import Listing, Reading, label_listing, loss_listing
-from tc_sweeps.artifacts.stream import Contexts, CountedModel, stream
+from tc_sweeps.artifacts.stream import Contexts, CountedModel, constants, count_above, stream
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import loss_floor, trained_tensors
 
@@ -52,7 +52,7 @@ class Evaluated:
     """One evaluation of a stack, on the host."""
 
     rows: list[Row]  # per member, by metric name; None where a denominator is empty
-    thresholds: np.ndarray  # [T], those of the survival curve that are at least 1/2
+    thresholds: np.ndarray  # [T], of the survival curve: those that are at least 1/2, or all
     survival: np.ndarray  # [M, T], N(tau)
     carried: dict[str, list[float]]  # what came along from the device, per member
 
@@ -123,7 +123,10 @@ class Counter:
         self._memory_bytes = memory_mib << 20
         places = [corpus.places(order, contexts) for corpus in corpora]
         self.contexts = Contexts(places, device)
-        self._labels = label_listing(corpora, order, places, device)
+        # The data tensors of the loss by order; a member has none of an order where it has no such sentences.
+        tensors = [{tensor.order: tensor for tensor in trained_tensors(corpus, positions)} for corpus in corpora]
+        self._trained = {n: [member.get(n) for member in tensors] for n in sorted({n for t in tensors for n in t})}
+        self._labels = label_listing(corpora, order, places, self._trained.get(order, [None] * len(corpora)), device)
         self._positions = positions
         self._closed_M = torch.tensor([isinstance(c.labelled_contexts(order), str) for c in corpora], device=device)
         self._has_truth = [corpus.truth is not None for corpus in corpora]
@@ -144,8 +147,8 @@ class Counter:
             survival_thresholds=torch.tensor(chosen, dtype=torch.float64),
         )
 
-    def evaluate(self, model: CountedModel, **carried_M: Tensor) -> Evaluated:
-        """Return everything that is logged at an evaluation.
+    def evaluate(self, model: CountedModel, *, full_survival: bool = False, **carried_M: Tensor) -> Evaluated:
+        """Return everything that is logged at an evaluation; with `full_survival` the whole survival curve.
 
         `carried_M`: values of the device that should come along to the host, so that nobody else has to synchronise.
         """
@@ -153,12 +156,12 @@ class Counter:
         reading = self._read(doubles)
         losses = self._losses_of(doubles, reading)
         values = self._on_host(
-            lambda buffer: self._values(doubles, reading, buffer, full_survival=False) | losses | carried_M
+            lambda buffer: self._values(doubles, reading, buffer, full_survival=full_survival) | losses | carried_M
         )
         carried = {name: values.pop(name).tolist() for name in carried_M}
         survival = values.pop("survival").long().numpy()
         rows = [self._row(m, {k: v[m].item() for k, v in values.items()}) for m in range(len(self.corpora))]
-        return Evaluated(rows, self._survival_thresholds(full=False), survival, carried)
+        return Evaluated(rows, self._survival_thresholds(full=full_survival), survival, carried)
 
     def full_survival(self, model: CountedModel) -> tuple[np.ndarray, np.ndarray]:
         """Return all thresholds of the survival curve, [T], and N(tau) for every member, [M, T]."""
@@ -193,7 +196,7 @@ class Counter:
 
         Where more rows were in doubt than the buffer holds, once more with a buffer that is large enough.
         """
-        buffer = 256 + self.contexts.total // 500
+        buffer = 32 + self.contexts.total // 1000
         while True:
             values: Values = compute(buffer)
             columns = [value.double().view(len(value), -1) for value in values.values()]
@@ -222,7 +225,7 @@ class Counter:
         )
         context, ngram = self._labels.context_flag, self._labels.ngram_flag
         train_p_MQ = torch.where(ngram["train"], reading.p_MQ, 0.0)
-        trained_MT = torch.stack([(train_p_MQ > t).sum(1) for t in survived.tolist()], dim=1)
+        trained_MT = count_above(train_p_MQ, constants(tuple(survived.tolist()), train_p_MQ.device))
         above_M = totals.above_MT[:, int(np.searchsorted(streamed, self.threshold))]
 
         def contexts_above(flag_MC: Tensor) -> Tensor:
@@ -275,18 +278,16 @@ class Counter:
             "contexts_unseen": unseen_M,
             "held_out": held_out_MQ.sum(1),
             "held_out_above": ngrams_above(held_out_MQ),
-            "held_out_loss": -torch.where(held_out_MQ, reading.log_p_MQ, 0.0).sum(1),
+            "held_out_loss": -_sum_in_order(torch.where(held_out_MQ, reading.log_p_MQ, 0.0)),
             "held_out_top": (reading.is_top_MQ & held_out_MQ).sum(1),
         }
 
     @cached_property
     def _losses(self) -> list[Listing]:
-        """The trained n-grams of every order, weighed as in the loss."""
-        tensors = [{t.order: t for t in trained_tensors(corpus, self._positions)} for corpus in self.corpora]
-        weights = [1 / len(corpus.sentences) for corpus in self.corpora]
-        orders = sorted({order for member in tensors for order in member})
+        """The trained n-grams of the orders that the labels do not speak of."""
         device = self.contexts.total_M.device
-        return [loss_listing([member.get(order) for member in tensors], weights, device) for order in orders]
+        others = [(order, tensors) for order, tensors in self._trained.items() if order != self.order]
+        return [loss_listing(self.corpora, order, tensors, device) for order, tensors in others]
 
     @cached_property
     def _floor_M(self) -> Tensor:
@@ -295,10 +296,10 @@ class Counter:
 
     def _losses_of(self, model: CountedModel, reading: Reading) -> Values:
         """Return the loss over the trained positions, equation (2), and the accuracy."""
-        loss_M = torch.zeros_like(self._floor_M)
+        loss_M = -_sum_in_order(self._labels.ngram_flag["weight"] * reading.log_p_MQ)
         for listing in self._losses:
             log_p_MQ = listing.read(model, self.threshold, self._rows(model)).log_p_MQ
-            loss_M -= (listing.ngram_flag["weight"] * log_p_MQ).sum(1)
+            loss_M -= _sum_in_order(listing.ngram_flag["weight"] * log_p_MQ)
         train_MQ = self._labels.ngram_flag["train"]
         return {
             "train/loss": loss_M,
@@ -346,3 +347,12 @@ class Counter:
             return None
         _, answers = torch.unique(held_out[:, :-1], dim=0, return_counts=True)
         return int(answers.clamp_max(self.most_tokens).sum()) / len(held_out)
+
+
+def _sum_in_order(value_MQ: Tensor) -> Tensor:
+    """Return the sum of each member's values, [M], added one after the other.
+
+    `sum` groups its terms by how many there are, so that the zeros of a member that is padded would change its last
+    bits. The CPU accumulates in order, where zeros at the end change nothing.
+    """
+    return value_MQ.cumsum(1)[:, -1]

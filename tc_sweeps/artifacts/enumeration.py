@@ -43,20 +43,20 @@ def most_confident(
     bar = -math.log(threshold)
     kept = torch.empty(0, order, dtype=torch.int64)
     confidence = torch.empty(0)
-    for begin, end in chunks(numbered.total, numbered.rows_at_once(doubles, memory_mib << 20)):
-        context_1Cn = numbered.decode(torch.arange(begin, end, device=operand.rounded_MDV.device)[None])
-        hidden_1CD = doubles.last_hidden(context_1Cn)
-        logits_1CV, error_1C = screened_logits(hidden_1CD, operand, bar)
+    for block in numbered.blocks(numbered.rows_at_once(doubles, memory_mib << 20)):
+        logits_1CV, error_1C = screened_logits(block.hidden(doubles), operand, bar)
         log_p_CV = torch.log_softmax(logits_1CV, dim=-1)[0]
         # Whatever may be above the threshold, rows that float32 cannot hold among it; float64 decides below.
         row_K, token_K = torch.nonzero(~(log_p_CV <= -bar - error_1C[0, :, None]), as_tuple=True)
-        found = torch.cat([context_1Cn[0, row_K], token_K[:, None]], dim=1).cpu()
+        context_Kn = numbered.decode(block.number_C[None, row_K])[0]
+        found = torch.cat([context_Kn, token_K[:, None]], dim=1).cpu()
         novel = find_rows(found, data.ngrams_Gn) < 0
         kept = torch.cat([kept, found[novel]])
         confidence = torch.cat([confidence, log_p_CV[row_K, token_K].cpu()[novel]])
         if len(kept) > 2 * limit:
             best = confidence.topk(limit).indices
             kept, confidence = kept[best], confidence[best]
+    kept = distinct_rows(kept)[0]  # in lexicographic order, which is also that of equal probabilities below
     probability_K = _probabilities(doubles, kept)
     best = torch.argsort(probability_K, descending=True, stable=True)
     best = best[probability_K[best] > threshold][:limit]

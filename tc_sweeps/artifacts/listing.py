@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from tc_sweeps.artifacts.stream import CountedModel, chunks
@@ -20,6 +21,10 @@ from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
 __all__ = ["Listing", "Reading", "label_listing", "loss_listing"]
+
+# Rows come in multiples of this: a product of matrices adds up its last odd rows in another order, and which rows these
+# are would depend on the stack that a member is in.
+_TILE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +49,8 @@ class Listing:
         device: torch.device,
     ) -> None:
         def padded(rows: Sequence[Tensor]) -> Tensor:
-            return pad_sequence(list(rows), batch_first=True).to(device)
+            table = pad_sequence(list(rows), batch_first=True)
+            return F.pad(table, (0, 0) * (table.dim() - 2) + (0, -table.shape[1] % _TILE)).to(device)
 
         self.context_MCn = padded(contexts)
         self.place_MQ = padded([find_rows(q[:, :-1], c) for q, c in zip(ngrams, contexts, strict=True)])
@@ -60,31 +66,40 @@ class Listing:
         p_MQ = torch.zeros(self.token_MQ.shape, dtype=torch.float64, device=self.token_MQ.device)
         log_p_MQ, is_top_MQ = torch.zeros_like(p_MQ), torch.zeros_like(p_MQ, dtype=torch.bool)
         above = []
-        for begin, end in chunks(self.context_MCn.shape[1], max(1, rows_at_once // 3)):
+        for first, beyond in chunks(self.context_MCn.shape[1] // _TILE, max(1, rows_at_once // 3 // _TILE)):
+            begin, end = first * _TILE, beyond * _TILE
             logits_MCV = model.last_hidden(self.context_MCn[:, begin:end]) @ model.unembedding_matrix()
             probability_MCV = torch.softmax(logits_MCV, dim=-1)
             above.append((probability_MCV > threshold).sum(-1))
+            top_MC1 = logits_MCV.argmax(-1, keepdim=True)
+            # log sum exp l, from the greatest probability, which never underflows.
+            log_sum_MC = (logits_MCV.gather(2, top_MC1) - probability_MCV.gather(2, top_MC1).log())[..., 0]
             inside_MQ = (self.place_MQ >= begin) & (self.place_MQ < end)
             place_MQ = torch.where(inside_MQ, self.place_MQ - begin, 0)
             flat_MQ = place_MQ * model.vocab_size + self.token_MQ
             # Every n-gram is inside exactly one chunk, so that adding up over the chunks collects the values.
             p_MQ += torch.where(inside_MQ, probability_MCV.flatten(1).gather(1, flat_MQ), 0.0)
-            said_MQ = logits_MCV.flatten(1).gather(1, flat_MQ) - logits_MCV.logsumexp(-1).gather(1, place_MQ)
+            said_MQ = logits_MCV.flatten(1).gather(1, flat_MQ) - log_sum_MC.gather(1, place_MQ)
             log_p_MQ += torch.where(inside_MQ, said_MQ, 0.0)
-            is_top_MQ |= inside_MQ & (logits_MCV.argmax(-1).gather(1, place_MQ) == self.token_MQ)
+            is_top_MQ |= inside_MQ & (top_MC1[..., 0].gather(1, place_MQ) == self.token_MQ)
         return Reading(p_MQ, log_p_MQ, is_top_MQ, torch.cat(above, dim=1))
 
 
 def label_listing(
-    corpora: Sequence[Corpus], order: int, places: Sequence[list[Tensor]], device: torch.device
+    corpora: Sequence[Corpus],
+    order: int,
+    places: Sequence[list[Tensor]],
+    trained: Sequence[DataTensor | None],
+    device: torch.device,
 ) -> Listing:
-    """Return the listing that labels artifacts of an order.
+    """Return the listing that labels artifacts of an order, and knows what its n-grams weigh in the loss.
 
     Context flags: `considered`, `seen`, `diagonal`, `labelled` (unless all are). N-gram flags: `train`, `true`,
-    `held_out`, and those of their contexts as `in_considered`, `in_seen`, `in_diagonal`, `in_labelled`.
+    `held_out`, and those of their contexts as `in_considered`, `in_seen`, `in_diagonal`, `in_labelled`; and `weight`,
+    as in `loss_listing`.
     """
     contexts, ngrams, context_flags, ngram_flags = [], [], [], []
-    for corpus, place in zip(corpora, places, strict=True):
+    for corpus, place, tensor in zip(corpora, places, trained, strict=True):
         data = corpus.tensor(order)
         none = data.ngrams_Gn[:0]
         truth = corpus.truth_ngrams(order)
@@ -113,21 +128,30 @@ def label_listing(
                 "train": find_rows(known, data.ngrams_Gn) >= 0,
                 "true": find_rows(known, none if truth is None else truth) >= 0,
                 "held_out": find_rows(known, none if held_out is None else held_out) >= 0,
+                "weight": _weights(known, tensor, corpus),
             }
             | {f"in_{name}": flag[in_place] for name, flag in of_context.items()}
         )
     return Listing(contexts, ngrams, context_flags, ngram_flags, device)
 
 
-def loss_listing(tensors: Sequence[DataTensor | None], weights: Sequence[float], device: torch.device) -> Listing:
-    """Return the listing of one order of loss (2): its n-grams with their weight, counts per sentence.
+def loss_listing(
+    corpora: Sequence[Corpus], order: int, trained: Sequence[DataTensor | None], device: torch.device
+) -> Listing:
+    """Return the listing of one order of loss (2): its n-grams with their `weight`, counts per sentence.
 
-    A member without sentences of this order has None: it lists one n-gram that weighs nothing.
+    A member that trains nothing of this order has None: it lists one n-gram that weighs nothing.
     """
-    order = next(tensor.order for tensor in tensors if tensor is not None)
     nothing = torch.zeros(1, order, dtype=torch.int64)
-    ngrams = [nothing if t is None else t.ngrams_Gn for t in tensors]
-    contexts = [nothing[:, :-1] if t is None else t.contexts_Cn for t in tensors]
-    counts = [torch.zeros(1) if t is None else t.count_G for t in tensors]
-    weight = [{"weight": count.double() * w} for count, w in zip(counts, weights, strict=True)]
-    return Listing(contexts, ngrams, [{} for _ in tensors], weight, device)
+    ngrams = [nothing if t is None else t.ngrams_Gn for t in trained]
+    contexts = [nothing[:, :-1] if t is None else t.contexts_Cn for t in trained]
+    weights = [_weights(*of_member) for of_member in zip(ngrams, trained, corpora, strict=True)]
+    return Listing(contexts, ngrams, [{} for _ in trained], [{"weight": weight} for weight in weights], device)
+
+
+def _weights(ngrams_Qn: Tensor, trained: DataTensor | None, corpus: Corpus) -> Tensor:
+    """Return what each n-gram weighs in loss (2): how often it is trained per sentence, [Q] in float64."""
+    if trained is None:
+        return torch.zeros(len(ngrams_Qn), dtype=torch.float64)
+    place_Q = find_rows(ngrams_Qn, trained.ngrams_Gn)
+    return torch.where(place_Q >= 0, trained.count_G[place_Q], 0).double() / len(corpus.sentences)

@@ -1,11 +1,11 @@
 """The stream over all contexts: how many n-grams a model holds above thresholds, exactly, in bounded memory.
 
-Contexts are a Cartesian product of tokens per place, numbered in mixed radix and visited in chunks; V^n is never in
-memory. Entries are compared in float32, with a bound on the error of each row; rows in doubt are put aside and decided
-in float64, so that the totals equal a float64 brute force.
+Contexts are a Cartesian product of tokens per place, visited in blocks of that product, whose parts share work; V^n is
+never in memory. Entries are compared in float32, with a bound on the error of each row; rows in doubt are put aside and
+decided in float64, so that the totals equal a float64 brute force.
 
-Letters: `M` member, `C` context of a chunk, `B` place in the buffer of doubtful rows, `T` threshold, `n` order, `D`
-width, `V` vocabulary.
+Letters: `M` member, `P` head of a context (all its tokens but the last), `S` token at a place, `C` context of a block,
+`B` place in the buffer of doubtful rows, `T` threshold, `n` order, `D` width, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -19,10 +19,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Contexts", "CountedModel", "Operand", "Totals", "chunks", "screened_logits", "stream"]
+__all__ = [
+    "Block",
+    "Contexts",
+    "CountedModel",
+    "Operand",
+    "Totals",
+    "chunks",
+    "constants",
+    "count_above",
+    "screened_logits",
+    "stream",
+]
 
 _UNIT = 2.0**-24  # the unit roundoff of float32
-_ENTRIES = {"cpu": 1 << 21, "cuda": 1 << 26}  # entries of a chunk: what fits the cache, what fills the device
+_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}  # entries of a block: what fits the cache, what fills the device
 
 
 class CountedModel(Protocol):
@@ -39,56 +50,100 @@ class CountedModel(Protocol):
         """Return the hidden states at contexts, [M, C, D]."""
         ...
 
+    def product_hidden(self, contexts_MPm: Tensor, token_MS: Tensor) -> Tensor:
+        """Return the hidden states at every context followed by every token, [M, P, S, D]."""
+        ...
+
     def unembedding_matrix(self) -> Tensor:
         """Return the matrix from hidden states to logits, [M, D, V]."""
         ...
 
 
 def chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of consecutive pieces of `0..total-1`."""
-    for begin in range(0, total, size):
-        yield begin, min(begin + size, total)
+    """Yield (begin, end) of consecutive pieces of `0..total-1`, none longer than `size` and all about as long."""
+    pieces = -(-total // size)
+    for piece in range(pieces):
+        yield piece * total // pieces, (piece + 1) * total // pieces
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some heads of contexts times some last tokens: the contexts `C` in the order (head, last token)."""
+
+    head_MPm: Tensor
+    last_MS: Tensor
+    number_C: Tensor
+    valid_MC: Tensor  # False where a member has fewer contexts than others
+
+    def hidden(self, model: CountedModel) -> Tensor:
+        """Return the hidden states at the contexts of the block, [M, C, D]."""
+        return model.product_hidden(self.head_MPm, self.last_MS).flatten(1, 2)
 
 
 class Contexts:
-    """The considered contexts of every member: product of the tokens at each place, numbered in mixed radix.
+    """The considered contexts of every member: the product of the tokens at each place, numbered in mixed radix.
 
     Example: with tokens {0, 2} at the first place and {1, 3, 4} at the second, the contexts 0..5 are
-    (0 1), (0 3), (0 4), (2 1), (2 3), (2 4).
+    (0 1), (0 3), (0 4), (2 1), (2 3), (2 4). The radix of the last place is the same for all members, so that the
+    contexts of a stack are one grid of heads (all tokens but the last) and last tokens; members with fewer are masked.
     """
 
     def __init__(self, places: Sequence[list[Tensor]], device: torch.device) -> None:
         """`places`: per member and place the tokens considered there, as `Corpus.places` gives them."""
-        self.sizes = [[len(tokens) for tokens in member] for member in places]
-        self.totals = [math.prod(sizes) for sizes in self.sizes]
-        self.total = max(self.totals)  # contexts of the largest member; smaller ones are masked
+        sizes = [[len(tokens) for tokens in member] for member in places]
+        self.totals = [math.prod(member) for member in sizes]
+        self.total = max(self.totals)
         self.total_M = torch.tensor(self.totals, device=device)
         self.places = len(places[0])
-        longest = max(max(sizes) for sizes in self.sizes)
-        table = torch.zeros(len(places), self.places, longest, dtype=torch.int64)
+        table = torch.zeros(len(places), self.places, max(map(max, sizes)), dtype=torch.int64)
         for m, member in enumerate(places):
             for place, tokens in enumerate(member):
                 table[m, place, : len(tokens)] = tokens
         self._table_MnS = table.to(device)
-        self._size_Mn = torch.tensor(self.sizes, device=device)
+        self._size_Mn = torch.tensor(sizes, device=device)
+        self._lasts = max(member[-1] for member in sizes)
+        heads = [math.prod(member[:-1]) for member in sizes]
+        self._heads = max(heads)
+        self._heads_M = torch.tensor(heads, device=device)
 
     def decode(self, number_MC: Tensor) -> Tensor:
         """Return the contexts with the given numbers, [M, C, n-1]."""
-        tokens = []
-        rest_MC = number_MC
-        for place in reversed(range(self.places)):
+        last_MC = self._table_MnS[:, -1].gather(1, number_MC % self._lasts)
+        return torch.cat([self._heads_of(number_MC // self._lasts), last_MC[..., None]], dim=-1)
+
+    def _heads_of(self, rest_MP: Tensor) -> Tensor:
+        head_MPm = rest_MP[..., None][..., :0]
+        for place in reversed(range(self.places - 1)):
             size_M1 = self._size_Mn[:, place, None]
-            tokens.append(self._table_MnS[:, place].gather(1, rest_MC % size_M1))
-            rest_MC = rest_MC // size_M1
-        return torch.stack(tokens[::-1], dim=-1)
+            token_MP = self._table_MnS[:, place].gather(1, rest_MP % size_M1)
+            head_MPm = torch.cat([token_MP[..., None], head_MPm], dim=-1)
+            rest_MP = rest_MP // size_M1
+        return head_MPm
+
+    def blocks(self, rows_at_once: int) -> Iterator[Block]:
+        """Yield all contexts, about `rows_at_once` or fewer at a time, with as many heads as last tokens if it can be.
+
+        What is computed once for a head serves all its last tokens and the other way round.
+        """
+        device = self.total_M.device
+        lasts = min(self._lasts, max(math.isqrt(rows_at_once), rows_at_once // self._heads))
+        for begin, end in chunks(self._heads, rows_at_once // lasts):
+            head_P = torch.arange(begin, end, device=device)
+            head_MPm = self._heads_of(head_P.expand(len(self.total_M), -1))
+            for first, beyond in chunks(self._lasts, lasts):
+                last_S = torch.arange(first, beyond, device=device)
+                valid_MPS = (head_P < self._heads_M[:, None])[..., None] & (last_S < self._size_Mn[:, -1:])[:, None]
+                number_PS = head_P[:, None] * self._lasts + last_S
+                last_MS = self._table_MnS[:, -1, first:beyond]
+                yield Block(head_MPm, last_MS, number_PS.flatten(), valid_MPS.flatten(1))
 
     def rows_at_once(self, model: CountedModel, memory_bytes: int) -> int:
-        """Return how many contexts a chunk may have: within the memory, and within what the device likes."""
+        """Return how many contexts a block may have: within the memory, and within what the device likes."""
         M, D, V = model.unembedding_matrix().shape
-        # Per row: logits and their exponentials in float32; about ten float64 vectors of the width per token.
+        # Per row: logits and probabilities in float32; about ten float64 vectors of the width per token.
         row_bytes = M * (V * (4 + 4 + 1) + D * 8 * 10 * (self.places + 1))
         liked = _ENTRIES.get(self.total_M.device.type, _ENTRIES["cuda"]) // (M * V)
-        return max(1, min(self.total, liked, memory_bytes // row_bytes))
+        return max(1, min(liked, memory_bytes // row_bytes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +167,10 @@ def stream(
 ) -> Totals:
     """Return how many n-grams over the considered contexts have a probability strictly above each threshold.
 
-    `thresholds` increase. `model` holds the weights in float64. `exact`: the thresholds whose counts equal a float64
-    brute force; at the others a row that float32 rounds to the wrong side counts there. `threshold` is always exact.
-    Thresholds of at least 1/2 only need the greatest probability of a row, lower ones every entry.
+    `thresholds` increase, and `threshold` is one of them. `model` holds the weights in float64. `exact`: the thresholds
+    whose counts equal a float64 brute force; at the others a row that float32 rounds to the wrong side counts there.
+    `threshold` is always exact. Thresholds of at least 1/2 only need the greatest probability of a row, lower ones
+    every entry.
 
     The totals are right only where `doubtful_M` is at most `buffer`; no synchronisation.
     """
@@ -122,74 +178,87 @@ def stream(
     matrix_MDV = model.unembedding_matrix()
     operand = Operand.of(matrix_MDV)
 
-    high = [t for t in thresholds if t >= 0.5]
     low = [t for t in thresholds if t < 0.5]
-    log_high_T = _constants(tuple(math.log(t) for t in high), device)
-    sharp = set(exact) | {threshold}
-    log_sharp_high_T = _constants(tuple(math.log(t) for t in sharp if t >= 0.5 or t == threshold), device)
-    deepest = -math.log(min(*thresholds, threshold))
+    sharp = {t for t in thresholds if t in exact or t == threshold}
+    threshold_T = constants(tuple(thresholds), device)
+    deepest = -math.log(min(thresholds))
 
-    high_MT = torch.zeros(M, len(high), dtype=torch.int64, device=device)
+    rows_MT = torch.zeros(M, len(thresholds), dtype=torch.int64, device=device)  # contexts with a token above
     low_MT = torch.zeros(M, len(low), dtype=torch.int64, device=device)
-    confident_M = torch.zeros(M, dtype=torch.int64, device=device)
     doubtful_M = torch.zeros(M, dtype=torch.int64, device=device)
     aside_MB = torch.zeros(M, buffer + 1, dtype=torch.int64, device=device)  # the last place is for what is not kept
 
-    for begin, end in chunks(contexts.total, rows_at_once):
-        number_C = torch.arange(begin, end, device=device)
-        valid_MC = number_C < contexts.total_M[:, None]
-        hidden_MCD = model.last_hidden(contexts.decode(number_C.expand(M, -1)))
-        logits_MCV, error_MC = screened_logits(hidden_MCD, operand, deepest)
-        # From here on: logits less their row's maximum, so that log p = logit - log_sum and log p_max = -log_sum.
-        logits_MCV -= logits_MCV.amax(-1, keepdim=True)
-        scratch_MCV = logits_MCV.exp()
-        log_sum_MC = scratch_MCV.sum(-1).log()
-        top_MC = -log_sum_MC
-
-        # What float32 cannot hold is NaN here and has to be in doubt: hence "not sure" rather than "unsure".
-        doubt_MC = ~((top_MC[..., None] - log_sharp_high_T).abs() > error_MC[..., None]).all(-1)
-        for t in low:
-            if t in sharp:
-                bar_MC = log_sum_MC + math.log(t)
-                surely_MC = _count_above(logits_MCV, bar_MC + error_MC, scratch_MCV)
-                doubt_MC |= surely_MC != _count_above(logits_MCV, bar_MC - error_MC, scratch_MCV)
-        doubt_MC &= valid_MC
-        counted_MC = valid_MC & ~doubt_MC
-
-        top_MC = torch.where(counted_MC, top_MC, -torch.inf)
-        confident_M += (top_MC > math.log(threshold)).sum(1)
-        high_MT += (top_MC[..., None] > log_high_T).sum(1)
-        bar_MC = torch.where(counted_MC, log_sum_MC, torch.inf)
-        for place, t in enumerate(low):
-            low_MT[:, place] += _count_above(logits_MCV, bar_MC + math.log(t), scratch_MCV).sum(1)
-
+    for block in contexts.blocks(rows_at_once):
+        top_MC, entries_MCT, sure_MC = _screened(block, model, operand, low, sharp, deepest)
+        doubt_MC = block.valid_MC & ~sure_MC
+        counted_MC = block.valid_MC & sure_MC
+        rows_MT += count_above(torch.where(counted_MC, top_MC, 0.0), threshold_T)
+        low_MT += torch.where(counted_MC[..., None], entries_MCT, 0).sum(1)
         rank_MC = doubtful_M[:, None] + doubt_MC.cumsum(1) - 1
         slot_MC = torch.where(doubt_MC & (rank_MC < buffer), rank_MC, buffer)
-        aside_MB.scatter_(1, slot_MC, number_C.expand(M, -1))
+        aside_MB.scatter_(1, slot_MC, block.number_C.expand(M, -1))
         doubtful_M += doubt_MC.sum(1)
 
-    above_MT = torch.cat([low_MT, high_MT], dim=1)
-    for begin, end in chunks(buffer, max(1, rows_at_once // 2)):
+    for begin, end in chunks(buffer, max(1, rows_at_once // 4)):
         hidden_MBD = model.last_hidden(contexts.decode(aside_MB[:, begin:end]))
         probability_MBV = torch.softmax(hidden_MBD @ matrix_MDV, dim=-1)
         kept_MB = torch.arange(begin, end, device=device) < doubtful_M[:, None]
-        probability_MBV = torch.where(kept_MB[..., None], probability_MBV, 0.0)
-        above_MT += torch.stack([(probability_MBV > t).sum((1, 2)) for t in thresholds], dim=1)
-        confident_M += (probability_MBV > threshold).any(-1).sum(1)
-    return Totals(above_MT, confident_M, doubtful_M)
+        rows_MT += count_above(torch.where(kept_MB, probability_MBV.amax(-1), 0.0), threshold_T)
+        for place, t in enumerate(low):
+            low_MT[:, place] += ((probability_MBV > t).sum(-1) * kept_MB).sum(1)
+    above_MT = torch.cat([low_MT, rows_MT[:, len(low) :]], dim=1)
+    return Totals(above_MT, rows_MT[:, thresholds.index(threshold)], doubtful_M)
 
 
-def _count_above(logits_MCV: Tensor, bar_MC: Tensor, scratch_MCV: Tensor) -> Tensor:
+def _screened(
+    block: Block, model: CountedModel, operand: Operand, low: list[float], sharp: set[float], deepest: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what float32 says about the contexts of a block.
+
+    That is the greatest probability of each, [M, C]; how many of its tokens are above each of the `low` thresholds,
+    [M, C, T]; and whether this is beyond doubt at all `sharp` thresholds, [M, C]. (A function of its own: the large
+    tensors of one block are gone before the next one begins, and its memory is taken again.)
+    """
+    logits_MCV, error_MC = screened_logits(block.hidden(model), operand, deepest)
+    # In place, since memory costs time: e^(l - max), 1 for the top token, whose probability is 1 / sum.
+    share_MCV = logits_MCV.sub_(logits_MCV.amax(-1, keepdim=True)).exp_()
+    sum_MC = share_MCV.sum(-1)
+    top_MC = 1 / sum_MC
+    log_top_MC = top_MC.log()
+    scratch_MCV = torch.empty_like(share_MCV) if low else share_MCV
+    entries_MCT = torch.zeros(*sum_MC.shape, len(low), dtype=torch.int64, device=sum_MC.device)
+    sure_MC = top_MC > 0  # what float32 cannot hold is NaN, which is above nothing and so never sure
+    for t in sharp:
+        if t >= 0.5:
+            sure_MC &= (log_top_MC - math.log(t)).abs() > error_MC
+    for place, t in enumerate(low):
+        bar_MC = t * sum_MC
+        entries_MCT[..., place] = _entries_above(share_MCV, bar_MC, scratch_MCV)
+        if t in sharp:
+            surely_MC = _entries_above(share_MCV, bar_MC * error_MC.exp(), scratch_MCV)
+            sure_MC &= surely_MC == _entries_above(share_MCV, bar_MC * (-error_MC).exp(), scratch_MCV)
+    return top_MC, entries_MCT, sure_MC
+
+
+def count_above(value_MC: Tensor, threshold_T: Tensor) -> Tensor:
+    """Return how many values of each member are strictly above each of increasing float64 thresholds, [M, T]."""
+    passed_MC = torch.bucketize(value_MC.double().nan_to_num(0.0), threshold_T)  # how many thresholds it is above
+    count_MT = torch.zeros(len(value_MC), len(threshold_T) + 1, dtype=torch.int64, device=value_MC.device)
+    count_MT.scatter_add_(1, passed_MC, torch.ones_like(passed_MC))
+    return count_MT[:, 1:].flip(1).cumsum(1).flip(1)
+
+
+def _entries_above(share_MCV: Tensor, bar_MC: Tensor, scratch_MCV: Tensor) -> Tensor:
     """Return how many entries of each row are above its bar, [M, C].
 
     Ones and zeros are written over `scratch_MCV` and added up in float32: exact below 2^24, and vectorised on a CPU,
     which adding up booleans is not.
     """
-    return torch.gt(logits_MCV, bar_MC[..., None], out=scratch_MCV).sum(-1).long()
+    return torch.gt(share_MCV, bar_MC[..., None], out=scratch_MCV).sum(-1).long()
 
 
 @cache
-def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+def constants(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return numbers as a float64 tensor, copied to the device once: a copy makes the CPU wait."""
     return torch.tensor(values, dtype=torch.float64, device=device)
 
@@ -220,20 +289,19 @@ def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tup
 
         |l' - l| <= |h - h'| |u'| + |h| |u - u'| + g |h'| |u'|,   g = D e / (1 - D e)
 
-    by Cauchy-Schwarz: the first two terms are measured roundings of the operands, the third bounds an inner product of
-    D terms summed in any order. log p = l - log sum exp l changes by at most twice that. On top come the roundings of
-    l - max, exp, the sum of V terms, log and the comparison. The relative error of the sum is at most (V + 4 + log V)
-    e: V for adding, 4 for exp, and log V because the roundings of l - max, weighed by the terms they belong to, are at
-    most e times the mean of |l - max| under the softmax, which is at most its entropy. The rest is within
-    (16 + 4 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products must be those of float32,
-    not of TF32.
+    by Cauchy-Schwarz: the first two terms are roundings of the operands, that of the matrix as measured and that of the
+    hidden state at most e |h| + sqrt(D) 2^-126, where 2^-126 is the least normal number; the third bounds an inner
+    product of D terms summed in any order. log p = l - log sum exp l changes by at most twice that. On top come the
+    roundings of l - max, exp, the sum of V terms, the division and the comparison of p or log p. The relative error of
+    the sum is at most (V + 4 + log V) e: V for adding, 4 for exp, and log V because the roundings of l - max, weighed
+    by the terms they belong to, are at most e times the mean of |l - max| under the softmax, which is at most its
+    entropy. The rest is within (16 + 4 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products
+    must be those of float32, not of TF32.
     """
-    hidden = hidden_MCD.float()
     D, V = operand.rounded_MDV.shape[1:]
-    length_M1, rounding_M1 = operand.length_M[:, None], operand.rounding_M[:, None]
     gamma = D * _UNIT / (1 - D * _UNIT)
-    length_MC = hidden.double().norm(dim=-1)
-    operand_MC = (hidden_MCD - hidden).norm(dim=-1) * length_M1
-    logit_MC = operand_MC + hidden_MCD.norm(dim=-1) * rounding_M1 + gamma * length_MC * length_M1
-    error_MC = 2 * logit_MC + (V + 20 + math.log(V) + 4 * deepest) * _UNIT
-    return hidden @ operand.rounded_MDV, (error_MC * (1 + 1e-6)).float()
+    slope_M = operand.length_M * (_UNIT + gamma * (1 + _UNIT)) + operand.rounding_M
+    least_M = operand.length_M * (1 + gamma) * D**0.5 * 2.0**-126
+    error_MC = 2 * (hidden_MCD.norm(dim=-1) * slope_M[:, None] + least_M[:, None])
+    error_MC += (V + 20 + math.log(V) + 4 * deepest) * _UNIT
+    return hidden_MCD.float() @ operand.rounded_MDV, (error_MC * (1 + 1e-6)).float()

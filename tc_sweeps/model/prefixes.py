@@ -68,6 +68,27 @@ class Prefixes(_OnDevice):
             wanted_MR=place_Pm[:, -1].expand(M, -1),
         )
 
+    @classmethod
+    def product(cls, contexts_MCm: Tensor, token_MB: Tensor) -> Prefixes:
+        """Return every context followed by every token, which are wanted in this order, and what leads up to them.
+
+        Nothing is shared between contexts, but what follows a context shares it. Example: for the contexts (0 1) and
+        (2 3) and the tokens 4 and 5 the prefixes are 0: (0), 1: (0 1), 2: (2), 3: (2 3), then the wanted 4: (0 1 4),
+        5: (0 1 5), 6: (2 3 4) and 7: (2 3 5).
+        """
+        chains = cls.chains(contexts_MCm)
+        (M, C, m), B = contexts_MCm.shape, token_MB.shape[1]
+        own_CB1 = C * m + torch.arange(C * B, device=token_MB.device).view(C, B, 1)
+        before_CBm = torch.arange(C * m, device=token_MB.device).view(C, 1, m).expand(C, B, m)
+        ancestor_Rm = torch.cat([before_CBm, own_CB1], dim=2).flatten(0, 1)
+        length_MR = chains.length_MP.new_full((M, C * B), m + 1)
+        return cls(
+            token_MP=torch.cat([chains.token_MP, token_MB.repeat(1, C)], dim=1),
+            ancestor_MPA=torch.cat([F.pad(chains.ancestor_MPA, (0, 1)), ancestor_Rm.expand(M, -1, -1)], dim=1),
+            length_MP=torch.cat([chains.length_MP, length_MR], dim=1),
+            wanted_MR=own_CB1.flatten().expand(M, -1),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Targets(_OnDevice):

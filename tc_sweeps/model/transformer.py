@@ -1,8 +1,8 @@
 """The toy transformer of the paper: causal and residual, without layer norm, biases or positional encodings.
 
 Letters: `M` member of the stack, `P` prefix, `R` wanted row, `S` state (a token in the first layer, a prefix later),
-`A` ancestor, `C` context, `D` width, `H` head, `K` query-key width of a head, `O` value-output width of a head, `F` MLP
-width, `L` place in a sentence, `V` vocabulary.
+`A` ancestor, `C` context, `B` token after a context, `D` width, `H` head, `K` query-key width of a head, `O`
+value-output width of a head, `X` all heads (of all places), `F` MLP width, `L` place in a sentence, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -86,6 +86,69 @@ class ToyTransformer(nn.Module):
     def last_hidden(self, contexts_MCm: Tensor) -> Tensor:
         """Return the hidden states at the last token of contexts, [M, C, D]; times `unembedding_matrix()`: logits."""
         return self.hidden(Prefixes.chains(contexts_MCm))
+
+    def product_hidden(self, contexts_MCm: Tensor, token_MB: Tensor) -> Tensor:
+        """Return the hidden states at every context followed by every token, [M, C, B, D].
+
+        They are `last_hidden` of these C * B longer contexts up to rounding, at a fraction of the work: what a token
+        asks and what a context answers is computed once for each of them.
+        """
+        (M, C, m), B = contexts_MCm.shape, token_MB.shape[1]
+        if m == 0:
+            return self.last_hidden(token_MB[:, :, None])[:, None]
+        if self.config.layers > 1:
+            return self.hidden(Prefixes.product(contexts_MCm, token_MB)).view(M, C, B, -1)
+        context_MSD = _take(self.get_parameter("embedding"), contexts_MCm.flatten(1))
+        token_MBD = _take(self.get_parameter("embedding"), token_MB)
+        if self.config.positions:
+            position_MLD = self.get_parameter("position")
+            context_MSD = context_MSD + position_MLD[:, :m].repeat(1, C, 1)
+            token_MBD = token_MBD + position_MLD[:, m, None]
+        hidden_MSD = self._attend_product(context_MSD.view(M, C, m, -1), token_MBD).flatten(1, 2)
+        if self.config.mlp_width:
+            inner_MSF = torch.relu(self._project("mlp_in0", self._norm("norm_mlp0", hidden_MSD)))
+            hidden_MSD = hidden_MSD + self._project("mlp_out0", inner_MSF)
+        return self._norm("norm_final", hidden_MSD).view(M, C, B, -1)
+
+    def _attend_product(self, context_MCAD: Tensor, token_MBD: Tensor) -> Tensor:
+        """Return the states of tokens after the first layer's attention to a context and themselves, [M, C, B, D].
+
+        Through head h with weight w_h the token b adds w_h v_bh W_h to its own state, and the token at place j of the
+        context adds w_jh v_jh W_h. The vectors v W depend on a token or on a context alone, so for one token b the
+        first sum over heads is a product of weights [C, H] with a table [H, D]; for one context the second sum, over
+        places and heads, is a product of weights [B, A H] with a table [A H, D]. Nothing of the width of all heads is
+        made for every pair.
+        """
+        H = self.config.heads
+        M, C, A, D = context_MCAD.shape
+        B = token_MBD.shape[1]
+        context_MSD = self._norm("norm_attention0", context_MCAD.flatten(1, 2))
+        normed_MBD = self._norm("norm_attention0", token_MBD)
+        query_MBHK = self._project("query0", normed_MBD).view(M, B, H, -1)
+        query_MBHK = query_MBHK * query_MBHK.shape[-1] ** -0.5
+        own_key_MBHK = self._project("key0", normed_MBD).view(M, B, H, -1)
+        key_MCAHK = self._project("key0", context_MSD).view(M, C, A, H, -1)
+        own_score_MHBC = (query_MBHK * own_key_MBHK).sum(-1).transpose(1, 2)[..., None].expand(M, H, B, C)
+        score_AMHBC = torch.einsum("mbhk,mcahk->amhbc", query_MBHK, key_MCAHK)
+        weight_AMHBC = torch.softmax(torch.cat([score_AMHBC, own_score_MHBC[None]]), dim=0)
+
+        output_MHOD = self.get_parameter("output0").view(M, H, -1, D)
+        own_value_MBHO = self._project("value0", normed_MBD).view(M, B, H, -1)
+        value_MCAHO = self._project("value0", context_MSD).view(M, C, A, H, -1)
+        own_table_MBHD = torch.einsum("mbho,mhod->mbhd", own_value_MBHO, output_MHOD)
+        table_MCAHD = torch.einsum("mcaho,mhod->mcahd", value_MCAHO, output_MHOD)
+        if self.config.biases:
+            token_MBD = token_MBD + self.get_parameter("output0_bias")[:, None]
+        hidden_MBCD = torch.baddbmm(
+            token_MBD.flatten(0, 1)[:, None],
+            weight_AMHBC[A].permute(0, 2, 3, 1).flatten(0, 1),  # [M * B, C, H]
+            own_table_MBHD.flatten(0, 1),
+        ).view(M, B, C, D)
+        # In place, of tensors without gaps: anything else makes the product a slow loop over its batch.
+        hidden_MCBD = hidden_MBCD.transpose(1, 2).contiguous()
+        weight_MCBX = weight_AMHBC[:A].permute(1, 4, 3, 0, 2).flatten(3).contiguous()
+        hidden_MCBD.flatten(0, 1).baddbmm_(weight_MCBX.flatten(0, 1), table_MCAHD.reshape(M * C, A * H, D))
+        return hidden_MCBD
 
     def probabilities(self, contexts: Tensor) -> Tensor:
         """Return P(t | context) for every token, in the precision of the weights.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 
 import pytest
@@ -151,6 +153,60 @@ def test_weights_that_overflow_float32_are_counted_in_float64() -> None:
     for threshold in (0.1, 0.5):
         expected = brute_force(model, 0, corpus, threshold=threshold, order=3, contexts="all")
         assert count_artifacts(model, corpus, threshold=threshold).count.item() == expected["artifacts/count"] > 0
+
+
+@pytest.mark.parametrize("contexts", ["all", "typed"])
+@pytest.mark.parametrize("shape", MODELS)
+def test_every_metric_of_a_stack_equals_that_of_its_members_alone_bit_for_bit(shape: str, contexts: str) -> None:
+    """Corpora of different sizes are padded in a stack; no sum may notice, not even those of the losses."""
+    corpora = [random_world(12, size, 3, seed=size) for size in (20, 47, 90)]
+    labelled = [labelled_world("truth", seed=seed, vocab_size=12) for seed in (0, 1, 2)]
+    labelled[1] = dataclasses.replace(labelled[1], sentences=labelled[1].sentences[::3])
+    for stack in (corpora, labelled):
+        model = sharp_model(stack, shape, seed=0, sharpness=1.7)
+        together = counter(stack, contexts=contexts).evaluate(model, full_survival=True)
+        for member, corpus in enumerate(stack):
+            alone = counter([corpus], contexts=contexts).evaluate(model.member(member), full_survival=True)
+            assert together.rows[member] == alone.rows[0]
+            assert together.survival[member].tolist() == alone.survival[0].tolist()
+
+
+def test_members_of_a_large_stack_are_counted_as_alone() -> None:
+    """As above where blocks of contexts and chunks of listed contexts are other ones in the stack than alone."""
+    sizes = (100, 230, 400)
+    corpora = [random_world(60, size, 3, seed=size) for size in sizes]
+    model = sharp_model(corpora, "attention", seed=0, sharpness=2.5)
+    together = counter(corpora, memory_mib=1).evaluate(model)
+    for member, corpus in enumerate(corpora):
+        alone = counter([corpus], memory_mib=1).evaluate(model.member(member))
+        assert together.rows[member] == alone.rows[0]
+        assert alone.rows[0]["artifacts/count"] > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(*[st.integers(1, 5)] * 3), min_size=1, max_size=3),
+    order=st.integers(2, 4),
+    rows_at_once=st.integers(1, 40),
+)
+def test_blocks_hold_every_context_once(sizes: list[tuple[int, ...]], order: int, rows_at_once: int) -> None:
+    places = [[torch.randperm(9)[:size] for size in member[: order - 1]] for member in sizes]
+    contexts = Contexts(places, CPU)
+    for m, tokens in enumerate(places):
+        wanted = set(itertools.product(*(place.tolist() for place in tokens)))
+        found = []
+        for block in contexts.blocks(rows_at_once):
+            P, S = block.head_MPm.shape[1], block.last_MS.shape[1]
+            assert block.head_MPm.shape[2] == order - 2
+            assert block.number_C.shape == (P * S,)
+            assert len(block.number_C) <= rows_at_once
+            head_PSm = block.head_MPm[m, :, None].expand(-1, S, -1)
+            pairs = torch.cat([head_PSm, block.last_MS[m, None, :, None].expand(P, -1, -1)], dim=2).flatten(0, 1)
+            valid = block.valid_MC[m]
+            assert torch.equal(contexts.decode(block.number_C.expand(len(sizes), -1))[m][valid], pairs[valid])
+            found += [tuple(context) for context in pairs[valid].tolist()]
+        assert len(found) == len(wanted) == contexts.totals[m]
+        assert set(found) == wanted
 
 
 def test_members_with_fewer_typed_contexts_are_counted_alone() -> None:

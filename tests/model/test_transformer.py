@@ -65,6 +65,22 @@ def test_members_read_their_own_contexts(shaken_model, shape):
         np.testing.assert_allclose(found_MCV[m], wanted, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_product_of_contexts_and_tokens_equals_every_context_by_itself(shaken_model, shape):
+    model = shaken_model(members=3, **shape)
+    generator = torch.Generator().manual_seed(1)
+    for m, contexts in ((0, 1), (1, 6), (2, 5), (2, 1)):
+        context_MCm = torch.randint(V, (3, contexts, m), generator=generator)
+        token_MB = torch.randint(V, (3, 4), generator=generator)
+        longer_MCBm = torch.cat(
+            [context_MCm[:, :, None].expand(-1, -1, 4, -1), token_MB[:, None, :, None].expand(-1, contexts, -1, -1)],
+            dim=3,
+        )
+        found_MCBD = model.product_hidden(context_MCm, token_MB)
+        wanted_MCBD = model.last_hidden(longer_MCBm.flatten(1, 2)).view_as(found_MCBD)
+        torch.testing.assert_close(found_MCBD, wanted_MCBD, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("positions", ["all", "last"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_logits_of_shared_and_padded_prefixes_equal_a_naive_transformer(shaken_model, shape, positions):
