@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -18,14 +18,21 @@ from tc_sweeps.config import Config
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model.objectives import loss
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
-from tc_sweeps.model.prefixes import Batch, full_batch, minibatch, padded_sentences, stack_batches
-from tc_sweeps.model.transformer import ToyTransformer
+from tc_sweeps.model.prefixes import Batch, Targets, full_batch, minibatch, padded_sentences, stack_batches
+from tc_sweeps.model.transformer import Route, ToyTransformer
 
 __all__ = ["CorpusModule", "StackModule"]
 
 # MKL's small products round by where a matrix lies in memory, which is another place for the second member of a stack.
 # This asks for products that round alike everywhere; MKL reads it at its first call.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+
+class _Rows(NamedTuple):
+    """A batch as the model reads it; the whole corpus is made ready once per block, a minibatch at each step."""
+
+    routes: list[Route]
+    targets: Targets
 
 
 class StackModule(pl.LightningModule):
@@ -92,8 +99,12 @@ class StackModule(pl.LightningModule):
 
     def training_step(self, batch: Batch | list[Tensor]) -> None:
         """Make the optimizer steps of one block."""
+        data = self._rows(batch) if isinstance(batch, Batch) else batch
         for _ in range(self.blocks[self.evaluations_made + self.current_epoch], self.step):
-            self._optimize(batch)
+            self._optimize(data)
+
+    def _rows(self, batch: Batch) -> _Rows:
+        return _Rows(self.model.routes(batch.prefixes), batch.targets)
 
     def _draw(self, sentences: list[Tensor]) -> Batch:
         sentences_MNL, count_M = sentences
@@ -108,11 +119,11 @@ class StackModule(pl.LightningModule):
             positions=self.positions,
         )
 
-    def _optimize(self, data: Batch | list[Tensor]) -> None:
+    def _optimize(self, data: _Rows | list[Tensor]) -> None:
         """Make one step. No number of Python's in it changes from step to step."""
         assert self._adamw is not None
-        batch = data if isinstance(data, Batch) else self._draw(data)
-        loss_M = loss(self.model.logits(batch.prefixes), batch.targets)
+        rows = data if isinstance(data, _Rows) else self._rows(self._draw(data))
+        loss_M = loss(self.model.logits(rows.routes), rows.targets)
         gradients = torch.autograd.grad(loss_M, self._adamw.parameters, torch.ones_like(loss_M))
         # A member whose loss is no longer finite stops where it is and takes nobody with it; no synchronisation.
         fails_M = self.active_M & ~torch.isfinite(loss_M.detach())
