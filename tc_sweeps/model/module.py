@@ -5,8 +5,9 @@ Python is touched once per block by Lightning and the callbacks, so that a tiny 
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import Corpus
+from tc_sweeps.model.graph import checked
 from tc_sweeps.model.objectives import loss
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
 from tc_sweeps.model.prefixes import Batch, Targets, full_batch, minibatch, padded_sentences, stack_batches
@@ -29,7 +31,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 class _Rows(NamedTuple):
-    """A batch as the model reads it; the whole corpus is made ready once per block, a minibatch at each step."""
+    """A batch as the model reads it; the whole corpus is made ready once, a minibatch at each step."""
 
     routes: list[Route]
     targets: Targets
@@ -59,6 +61,7 @@ class StackModule(pl.LightningModule):
         self.register_buffer("steps_made", torch.tensor(self.blocks[evaluations_made]))
         self._adamw: VectorAdamW | None = None
         self._moments: Mapping[str, Tensor] = {}
+        self._step: Callable[[], None] | None = None
 
     @property
     def step(self) -> int:
@@ -96,12 +99,38 @@ class StackModule(pl.LightningModule):
                 square.copy_(self._moments[f"square.{name}"])
             self._moments = {}
         self._adamw = adamw
+        self._step = None
 
     def training_step(self, batch: Batch | list[Tensor]) -> None:
         """Make the optimizer steps of one block."""
-        data = self._rows(batch) if isinstance(batch, Batch) else batch
+        if self._step is None:
+            self._step = self._ready(self._rows(batch) if isinstance(batch, Batch) else batch)
         for _ in range(self.blocks[self.evaluations_made + self.current_epoch], self.step):
+            self._step()
+
+    def _ready(self, data: _Rows | list[Tensor]) -> Callable[[], None]:
+        """Return the optimizer step on data that is the same at every epoch; on CUDA captured, if it can be."""
+
+        def step() -> None:
             self._optimize(data)
+
+        if self.device.type != "cuda":
+            return step
+        return checked(step, changed=self._changed(), state=self.state(), exact=self._exact(data))
+
+    def _changed(self) -> list[Tensor]:
+        """Return all tensors that a step changes in place."""
+        return [*self.state().values(), self.steps_made, self.active_M, self.failed_step_M]
+
+    def _exact(self, data: _Rows | list[Tensor]) -> dict[str, Tensor]:
+        """Return the state after one step in float64; nothing of this module changes."""
+        exact = StackModule(copy.deepcopy(self.model).double(), self.configs).to(self.device)
+        exact.load_state(self.state())
+        exact.on_fit_start()
+        exact.steps_made.copy_(self.steps_made)
+        exact.active_M.copy_(self.active_M)
+        exact._optimize(data)
+        return exact.state()
 
     def _rows(self, batch: Batch) -> _Rows:
         return _Rows(self.model.routes(batch.prefixes), batch.targets)
