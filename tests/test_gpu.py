@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,8 +13,9 @@ from tc_sweeps.artifacts import Counter, count_artifacts
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import build_corpus
-from tc_sweeps.model import ToyTransformer, loss
-from tc_sweeps.model.prefixes import full_batch, stack_batches
+from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, loss
+from tc_sweeps.model import graph as graph_of_a_step
+from tc_sweeps.model.prefixes import Batch, full_batch, stack_batches
 from tests.artifacts.worlds import random_world, sharp_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -53,3 +58,84 @@ def test_gradients_equal_float64_on_the_device() -> None:
     exact = gradients(in_float64(model).requires_grad_(True))  # type: ignore[attr-defined]
     for single, double in zip(gradients(model), exact, strict=True):
         assert (single.double() - double).norm() <= 1e-5 * double.norm()
+
+
+EVERYTHING = {"layers": 2, "mlp_width": 12, "positions": True, "layer_norm": True, "biases": True}
+STEPS = {
+    "the paper's": {},
+    "everything": {"model": EVERYTHING},
+    "minibatch": {"training": {"batch_size": 16}},
+    "clipping and schedule": {"training": {"clip_norm": 0.3, "schedule": "cosine", "warmup_steps": 10}},
+}
+
+
+def on_device(shape: dict[str, Any]) -> tuple[StackModule, Any]:
+    """Return a module whose optimizer is made, on the device, and the data of its steps."""
+    training = {"steps": 60, "evaluations": 1, **shape.get("training", {})}
+    configs = [resolve({"seed": s, "model": shape.get("model", {}), "training": training}) for s in range(3)]
+    corpora = [build_corpus(config.data) for config in configs]
+    model = ToyTransformer(configs[0].model, vocab_size=corpora[0].vocab_size, max_length=2, seeds=range(3))
+    module = StackModule(model, configs).cuda()
+    module.on_fit_start()
+    batch = CorpusModule(corpora, configs[0]).batch
+    if isinstance(batch, Batch):
+        return module, module._rows(batch.to("cuda"))  # type: ignore[arg-type]
+    return module, [tensor.cuda() for tensor in batch]
+
+
+@pytest.mark.parametrize("shape", STEPS.values(), ids=STEPS)
+def test_captured_steps_equal_eager_steps(shape: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Over 50 steps, to 1 % of the way that the weights have gone: rounding grows as training goes on."""
+    (module, data), (eager, same) = on_device(shape), on_device(shape)
+    initial = {name: value.clone() for name, value in eager.state().items()}
+    step = module._ready(data)
+    assert not caplog.records, "the capture has passed its check"
+    assert int(module.steps_made) == 0
+    for _ in range(50):
+        step()
+        eager._optimize(same)
+    assert int(module.steps_made) == int(eager.steps_made) == 50
+    for name, wanted in eager.state().items():
+        if "key" not in name or "bias" not in name:  # the gradient of these is rounding alone
+            way = (wanted - initial[name]).norm()
+            assert (module.state()[name] - wanted).norm() <= 1e-2 * way, name
+
+
+@pytest.mark.parametrize("shape", STEPS.values(), ids=STEPS)
+def test_a_captured_step_equals_float64_in_the_middle_of_training(shape: dict[str, Any]) -> None:
+    module, data = on_device(shape)
+    step = module._ready(data)
+    for _ in range(20):
+        step()
+    exact = module._exact(data)
+    before = {name: value.clone() for name, value in module.state().items()}
+    step()
+    assert graph_of_a_step.disagreement(before, module.state(), exact) is None
+
+
+def test_a_sleeping_member_does_not_move_in_a_captured_step() -> None:
+    module, data = on_device({})
+    step = module._ready(data)
+    step()
+    before = {name: value.clone() for name, value in module.state().items()}
+    module.active_M[1] = False
+    step()
+    for name, value in module.state().items():
+        assert torch.equal(value[1], before[name][1]), name
+        assert not torch.equal(value[0], before[name][0]), name
+
+
+def test_a_step_that_synchronises_is_not_captured(caplog: pytest.LogCaptureFixture) -> None:
+    module, data = on_device({})
+    optimize: Callable[[Any], None] = module._optimize
+
+    def synchronising(given: Any) -> None:
+        optimize(given)
+        module.active_M.any().item()
+
+    module._optimize = synchronising  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        step = module._ready(data)
+    assert "without a CUDA graph" in caplog.text
+    step()
+    assert int(module.steps_made) == 1

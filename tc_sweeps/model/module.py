@@ -5,9 +5,10 @@ Python is touched once per block by Lightning and the callbacks, so that a tiny 
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -16,16 +17,24 @@ from torch.utils.data import DataLoader, Dataset
 
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import Corpus
+from tc_sweeps.model.graph import checked
 from tc_sweeps.model.objectives import loss
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
-from tc_sweeps.model.prefixes import Batch, full_batch, minibatch, padded_sentences, stack_batches
-from tc_sweeps.model.transformer import ToyTransformer
+from tc_sweeps.model.prefixes import Batch, Targets, full_batch, minibatch, padded_sentences, stack_batches
+from tc_sweeps.model.transformer import Route, ToyTransformer
 
 __all__ = ["CorpusModule", "StackModule"]
 
 # MKL's small products round by where a matrix lies in memory, which is another place for the second member of a stack.
 # This asks for products that round alike everywhere; MKL reads it at its first call.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+
+class _Rows(NamedTuple):
+    """A batch as the model reads it; the whole corpus is made ready once, a minibatch at each step."""
+
+    routes: list[Route]
+    targets: Targets
 
 
 class StackModule(pl.LightningModule):
@@ -52,6 +61,7 @@ class StackModule(pl.LightningModule):
         self.register_buffer("steps_made", torch.tensor(self.blocks[evaluations_made]))
         self._adamw: VectorAdamW | None = None
         self._moments: Mapping[str, Tensor] = {}
+        self._step: Callable[[], None] | None = None
 
     @property
     def step(self) -> int:
@@ -89,11 +99,41 @@ class StackModule(pl.LightningModule):
                 square.copy_(self._moments[f"square.{name}"])
             self._moments = {}
         self._adamw = adamw
+        self._step = None
 
     def training_step(self, batch: Batch | list[Tensor]) -> None:
         """Make the optimizer steps of one block."""
+        if self._step is None:
+            self._step = self._ready(self._rows(batch) if isinstance(batch, Batch) else batch)
         for _ in range(self.blocks[self.evaluations_made + self.current_epoch], self.step):
-            self._optimize(batch)
+            self._step()
+
+    def _ready(self, data: _Rows | list[Tensor]) -> Callable[[], None]:
+        """Return the optimizer step on data that is the same at every epoch; on CUDA captured, if it can be."""
+
+        def step() -> None:
+            self._optimize(data)
+
+        if self.device.type != "cuda":
+            return step
+        return checked(step, changed=self._changed(), state=self.state(), exact=self._exact(data))
+
+    def _changed(self) -> list[Tensor]:
+        """Return all tensors that a step changes in place."""
+        return [*self.state().values(), self.steps_made, self.active_M, self.failed_step_M]
+
+    def _exact(self, data: _Rows | list[Tensor]) -> dict[str, Tensor]:
+        """Return the state after one step in float64; nothing of this module changes."""
+        exact = StackModule(copy.deepcopy(self.model).double(), self.configs).to(self.device)
+        exact.load_state(self.state())
+        exact.on_fit_start()
+        exact.steps_made.copy_(self.steps_made)
+        exact.active_M.copy_(self.active_M)
+        exact._optimize(data)
+        return exact.state()
+
+    def _rows(self, batch: Batch) -> _Rows:
+        return _Rows(self.model.routes(batch.prefixes), batch.targets)
 
     def _draw(self, sentences: list[Tensor]) -> Batch:
         sentences_MNL, count_M = sentences
@@ -108,11 +148,11 @@ class StackModule(pl.LightningModule):
             positions=self.positions,
         )
 
-    def _optimize(self, data: Batch | list[Tensor]) -> None:
+    def _optimize(self, data: _Rows | list[Tensor]) -> None:
         """Make one step. No number of Python's in it changes from step to step."""
         assert self._adamw is not None
-        batch = data if isinstance(data, Batch) else self._draw(data)
-        loss_M = loss(self.model.logits(batch.prefixes), batch.targets)
+        rows = data if isinstance(data, _Rows) else self._rows(self._draw(data))
+        loss_M = loss(self.model.logits(rows.routes), rows.targets)
         gradients = torch.autograd.grad(loss_M, self._adamw.parameters, torch.ones_like(loss_M))
         # A member whose loss is no longer finite stops where it is and takes nobody with it; no synchronisation.
         fails_M = self.active_M & ~torch.isfinite(loss_M.detach())

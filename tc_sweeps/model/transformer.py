@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,16 @@ from tc_sweeps.config import ModelConfig
 from tc_sweeps.corpus.randomness import random_bits
 from tc_sweeps.model.prefixes import Prefixes
 
-__all__ = ["ToyTransformer"]
+__all__ = ["Route", "ToyTransformer"]
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """Where the rows of one layer find the states that they read; it depends on the prefixes alone."""
+
+    state_MR: Tensor  # the row's own state, as an index into the states of all members in a row, [M * S]
+    ancestor_MRA: Tensor  # its ancestors' states, likewise
+    beyond_MRA1: Tensor  # whether an ancestor is padding
 
 
 class ToyTransformer(nn.Module):
@@ -79,8 +89,8 @@ class ToyTransformer(nn.Module):
             self.get_parameter("embedding").transpose(1, 2) if self.config.tied else self.get_parameter("unembedding")
         )
 
-    def logits(self, prefixes: Prefixes) -> Tensor:
-        """Return the logits of the next token at the wanted rows, [M, R, V]."""
+    def logits(self, prefixes: Prefixes | Sequence[Route]) -> Tensor:
+        """Return the logits of the next token at the wanted rows, [M, R, V]; prefixes may be given as `routes`."""
         return self.hidden(prefixes) @ self.unembedding_matrix()
 
     def last_hidden(self, contexts_MCm: Tensor) -> Tensor:
@@ -167,46 +177,52 @@ class ToyTransformer(nn.Module):
             raise ValueError(f"Contexts have tokens outside the vocabulary, 0 to {self.vocab_size - 1}.")
         return torch.softmax(self.last_hidden(contexts) @ self.unembedding_matrix(), dim=-1)
 
-    def hidden(self, prefixes: Prefixes) -> Tensor:
+    def hidden(self, prefixes: Prefixes | Sequence[Route]) -> Tensor:
         """Return the hidden states from which the next token is read, at the wanted rows, [M, R, D]."""
-        config, V = self.config, self.vocab_size
-        # In the first layer a prefix's state is that of its last token (at its place, with positional encodings), so
-        # projections are made once per token; from the second layer on each prefix has a state of its own.
         state_MSD: Tensor = self.get_parameter("embedding")
-        state_of_MP = prefixes.token_MP
-        if config.positions:
-            position_MLD = self.get_parameter("position")
-            state_MSD = (position_MLD[:, :, None] + state_MSD[:, None]).flatten(1, 2)
-            state_of_MP = (prefixes.length_MP - 1) * V + state_of_MP
-        for layer in range(config.layers):
-            last = layer == config.layers - 1
-            ancestor_MRA, length_MR = prefixes.ancestor_MPA, prefixes.length_MP
-            row_state_MR = state_of_MP
-            if last:
-                ancestor_MRA = _take(prefixes.ancestor_MPA, prefixes.wanted_MR)
-                length_MR = prefixes.length_MP.gather(1, prefixes.wanted_MR)
-                row_state_MR = state_of_MP.gather(1, prefixes.wanted_MR)
-            key_state_MRA = state_of_MP.gather(1, ancestor_MRA.flatten(1)).view_as(ancestor_MRA)
-            state_MSD = self._block(layer, state_MSD, row_state_MR, key_state_MRA, length_MR)
-            state_of_MP = torch.arange(state_MSD.shape[1], device=state_MSD.device).expand_as(row_state_MR)
+        if self.config.positions:
+            state_MSD = (self.get_parameter("position")[:, :, None] + state_MSD[:, None]).flatten(1, 2)
+        routes = self.routes(prefixes) if isinstance(prefixes, Prefixes) else prefixes
+        for layer, route in enumerate(routes):
+            state_MSD = self._block(layer, state_MSD, route)
         return self._norm("norm_final", state_MSD)
 
-    def _block(
-        self, layer: int, state_MSD: Tensor, row_state_MR: Tensor, key_state_MRA: Tensor, length_MR: Tensor
-    ) -> Tensor:
+    def routes(self, prefixes: Prefixes) -> list[Route]:
+        """Return the route of every layer. Prefixes that are read many times are read faster by their routes."""
+        # In the first layer a prefix's state is that of its last token (at its place, with positional encodings), so
+        # projections are made once per token; from the second layer on each prefix has a state of its own.
+        P, S = prefixes.token_MP.shape[1], self.vocab_size
+        state_of_MP = prefixes.token_MP
+        if self.config.positions:
+            state_of_MP = (prefixes.length_MP - 1) * S + state_of_MP
+            S *= self.max_length
+        member_M1 = torch.arange(len(state_of_MP), device=state_of_MP.device)[:, None]
+        routes = []
+        for layer in range(self.config.layers):
+            ancestor_MRA, length_MR, state_MR = prefixes.ancestor_MPA, prefixes.length_MP, state_of_MP
+            if layer == self.config.layers - 1:
+                ancestor_MRA = ancestor_MRA[member_M1, prefixes.wanted_MR]
+                length_MR = length_MR.gather(1, prefixes.wanted_MR)
+                state_MR = state_MR.gather(1, prefixes.wanted_MR)
+            ancestor_MRA = state_of_MP.gather(1, ancestor_MRA.flatten(1)).view_as(ancestor_MRA)
+            beyond_MRA = torch.arange(ancestor_MRA.shape[2], device=length_MR.device) >= length_MR[:, :, None]
+            first_M1 = member_M1 * S  # where the states of each member begin
+            routes.append(Route(state_MR + first_M1, ancestor_MRA + first_M1[:, :, None], beyond_MRA[..., None]))
+            S, state_of_MP = P, torch.arange(P, device=length_MR.device).expand(len(state_of_MP), -1)
+        return routes
+
+    def _block(self, layer: int, state_MSD: Tensor, route: Route) -> Tensor:
         """Return the states of rows after one layer, [M, R, D]: each attends to its ancestors and itself."""
         H = self.config.heads
-        M, R, A = key_state_MRA.shape
+        M, R, A = route.ancestor_MRA.shape
         normed_MSD = self._norm(f"norm_attention{layer}", state_MSD)
-        query_MRHK = _take(self._project(f"query{layer}", normed_MSD), row_state_MR).view(M, R, H, -1)
-        key_MRAHK = _take(self._project(f"key{layer}", normed_MSD), key_state_MRA).view(M, R, A, H, -1)
-        value_MRAHO = _take(self._project(f"value{layer}", normed_MSD), key_state_MRA).view(M, R, A, H, -1)
+        query_MRHK = _take(self._project(f"query{layer}", normed_MSD), route.state_MR).view(M, R, H, -1)
+        key_MRAHK = _take(self._project(f"key{layer}", normed_MSD), route.ancestor_MRA).view(M, R, A, H, -1)
+        value_MRAHO = _take(self._project(f"value{layer}", normed_MSD), route.ancestor_MRA).view(M, R, A, H, -1)
         score_MRAH = (query_MRHK[:, :, None] * key_MRAHK).sum(-1) * key_MRAHK.shape[-1] ** -0.5
-        beyond_A = torch.arange(A, device=length_MR.device)
-        score_MRAH = score_MRAH.masked_fill((beyond_A >= length_MR[:, :, None])[..., None], -torch.inf)
-        weight_MRAH = torch.softmax(score_MRAH, dim=2)
+        weight_MRAH = torch.softmax(score_MRAH.masked_fill(route.beyond_MRA1, -torch.inf), dim=2)
         mixed_MRX = (weight_MRAH[..., None] * value_MRAHO).sum(2).flatten(2)
-        hidden_MRD = _take(state_MSD, row_state_MR) + self._project(f"output{layer}", mixed_MRX)
+        hidden_MRD = _take(state_MSD, route.state_MR) + self._project(f"output{layer}", mixed_MRX)
         if self.config.mlp_width:
             inner_MRF = torch.relu(self._project(f"mlp_in{layer}", self._norm(f"norm_mlp{layer}", hidden_MRD)))
             hidden_MRD = hidden_MRD + self._project(f"mlp_out{layer}", inner_MRF)
@@ -252,13 +268,9 @@ def _initial(name: str, shape: tuple[int, ...], config: ModelConfig, seeds: Sequ
 
 
 def _take(table_MSX: Tensor, index: Tensor) -> Tensor:
-    """Return the rows of each member's table at an index [M, ...], [M, ..., X].
+    """Return the rows of the members' tables at an index [M, ...] into [M * S], [M, ..., X].
 
     One flat embedding look-up: its gradient is added up in the order of the rows, so that a member's gradient is the
     same, bit for bit, in any stack.
     """
-    M, S, X = table_MSX.shape
-    offset = torch.arange(M, device=index.device).view(-1, *[1] * (index.dim() - 1)) * S
-    if not table_MSX.is_floating_point():
-        return table_MSX.reshape(M * S, X)[index + offset]
-    return F.embedding(index + offset, table_MSX.reshape(M * S, X))
+    return F.embedding(index, table_MSX.flatten(0, 1))
