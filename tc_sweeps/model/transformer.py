@@ -108,8 +108,9 @@ class ToyTransformer(nn.Module):
             return self.last_hidden(token_MB[:, :, None])[:, None]
         if self.config.layers > 1:
             return self.hidden(Prefixes.product(contexts_MCm, token_MB)).view(M, C, B, -1)
-        context_MSD = _take(self.get_parameter("embedding"), contexts_MCm.flatten(1))
-        token_MBD = _take(self.get_parameter("embedding"), token_MB)
+        first_M1 = torch.arange(M, device=token_MB.device)[:, None] * self.vocab_size
+        context_MSD = _take(self.get_parameter("embedding"), contexts_MCm.flatten(1) + first_M1)
+        token_MBD = _take(self.get_parameter("embedding"), token_MB + first_M1)
         if self.config.positions:
             position_MLD = self.get_parameter("position")
             context_MSD = context_MSD + position_MLD[:, :m].repeat(1, C, 1)
