@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tc_sweeps.store import RunFolder
 from tests.behaviour.conftest import QUICK, Launch
 
 LOCAL = [*QUICK, "tracking.mode=none"]
@@ -86,6 +88,19 @@ def test_a_sweep_ends_with_what_to_type_next(launch: Launch) -> None:
     assert "s: 2 runs: 2 finished\n" in out
     assert "tc-sweeps table s\n" in out
     assert "2 finished" not in launch("run", "sweep=s", *LOCAL, "seed=0")[1]  # a single run says no more than its log
+
+
+def test_a_full_disk_ends_a_sweep_with_its_status(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "finish", full)
+    code, out, err = launch("run", "-m", "sweep=s", *LOCAL, "seed=0,1", "hydra.launcher.workers=1")
+    assert code == 1
+    assert "No space left on device" in err
+    assert "s: 2 runs: 2 interrupted\n" in out
+    assert "2 interrupted: OSError: " in out
+    assert "To train the 2 runs missing:  tc-sweeps run -m sweep=s" in out
 
 
 def test_a_job_that_cannot_be_run_fails_alone_before_training(launch: Launch) -> None:
