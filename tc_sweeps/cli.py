@@ -1,10 +1,11 @@
-"""The verbs: run, table, figure. Nothing here imports torch before a run starts."""
+"""The verbs: run, status, table, figure. Nothing here imports torch before a run starts."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,13 +20,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tc_sweeps.config import WORLDS, Config, ConfigError, SweepFailed, World, explain, resolve
+from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
 from tc_sweeps.store import RunFolder, SweepFolder, run_id
-from tc_sweeps.sweep.engine import Launch, RunFailed, train_sweeps
+from tc_sweeps.sweep.engine import Launch, train_sweeps
 
 log = logging.getLogger(__name__)
 
-_LAUNCH = "TC_SWEEPS_LAUNCH"  # when this command was started; jobs in other processes inherit it
+# When this command was started, and what was typed; jobs in other processes inherit both.
+_LAUNCH, _COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
 
 
 def _conf() -> Path:
@@ -54,6 +56,7 @@ def job(composed: DictConfig) -> dict[str, float]:
             retry_failed=True,
             experiment=settings.runtime.choices.get("experiment"),
             started=None if alone else os.environ.get(_LAUNCH),
+            command=os.environ.get(_COMMAND),
         )
         config = resolve(composed)
         try:
@@ -81,7 +84,8 @@ def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[di
     outcomes: dict[int, dict[str, float] | RunFailed] = {}
     for experiment in dict.fromkeys(name for name, _ in jobs):
         places = [place for place, (name, _) in enumerate(jobs) if name == experiment]
-        launch = Launch(**settings, experiment=experiment, started=os.environ.get(_LAUNCH))
+        started, command = os.environ.get(_LAUNCH), os.environ.get(_COMMAND)
+        launch = Launch(**settings, experiment=experiment, started=started, command=command)
         outcomes |= zip(places, train_sweeps([jobs[place][1] for place in places], launch), strict=True)
     return [outcomes[place] for place in range(len(jobs))]
 
@@ -103,9 +107,13 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     own_words = "HYDRA_FULL_ERROR" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and the sentence below can be ours
     os.environ[_LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
+    os.environ[_COMMAND] = f"{program} {shlex.join(arguments)}"
     sys.argv = [program, *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(job)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(job)()
+        finally:
+            _close(os.environ[_LAUNCH])
     except KeyboardInterrupt:
         print("Interrupted. The same command trains what is missing.", file=sys.stderr)
         return 130
@@ -114,10 +122,23 @@ def run(arguments: Sequence[str], *, program: str) -> int:
             raise
         print(explain(error), file=sys.stderr)
         return 1
-    finally:
-        for sweep in SweepFolder.of_launch(os.environ[_LAUNCH]):
-            sweep.remake_results()
     return 0
+
+
+def _close(launch: str) -> None:
+    """Say where the sweeps of a multirun stand, whatever ended it, and remake their tables."""
+    for sweep in SweepFolder.of_launch(launch):
+        from tc_sweeps.report import sweep_status
+
+        print(f"\n{sweep_status(sweep.path, axes=False)}\n", flush=True)
+        sweep.remake_results()
+
+
+def status(arguments: argparse.Namespace) -> None:
+    """Print where a sweep stands."""
+    from tc_sweeps.report import sweep_status
+
+    print(sweep_status(arguments.sweep, every=arguments.all))
 
 
 def table(arguments: argparse.Namespace) -> None:
@@ -147,8 +168,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep = argparse.ArgumentParser(add_help=False)
     sweep.add_argument("sweep", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder")
-    tabled = verbs.add_parser("table", parents=[sweep], help="print and write one row per run, and means over seeds")
-    tabled.add_argument("--all", action="store_true", help="also the runs of earlier plans of this sweep")
+    planned = argparse.ArgumentParser(add_help=False)
+    planned.add_argument("--all", action="store_true", help="also the runs of earlier plans of this sweep")
+    stands = verbs.add_parser(
+        "status", parents=[sweep, planned], help="say what is done, what failed and why, and what to type next"
+    )
+    stands.set_defaults(function=status)
+    tabled = verbs.add_parser(
+        "table", parents=[sweep, planned], help="print and write one row per run, and means over seeds"
+    )
     tabled.set_defaults(function=table)
     drawn = verbs.add_parser("figure", parents=[sweep], help="draw a sweep from its local files")
     drawn.add_argument("--as", dest="experiment", metavar="EXPERIMENT", help="draw it as this experiment's figure")

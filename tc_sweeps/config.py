@@ -34,6 +34,10 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one sentence that names the key, its value and the mend."""
 
 
+class RunFailed(RuntimeError):
+    """A run that was recorded as failed; the message says why."""
+
+
 class SweepFailed(RuntimeError):
     """Some jobs of a sweep failed; the others were run."""
 

@@ -1,9 +1,17 @@
 """Tables and figures of a sweep, made from its files alone."""
 
-from tc_sweeps.report.curves import draw_xy
-from tc_sweeps.report.figures import Drawing, draw_experiment, experiments
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tc_sweeps.report.frame import load_curves, load_survival, load_sweep, over_seeds, swept_keys
+from tc_sweeps.report.status import sweep_status
 from tc_sweeps.report.table import write_table
+
+if TYPE_CHECKING:
+    from tc_sweeps.report.curves import draw_xy
+    from tc_sweeps.report.figures import Drawing, draw_experiment, experiments
 
 __all__ = [
     "Drawing",
@@ -14,6 +22,15 @@ __all__ = [
     "load_survival",
     "load_sweep",
     "over_seeds",
+    "sweep_status",
     "swept_keys",
     "write_table",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what draws when it is first asked for: tables need not wait for matplotlib."""
+    if name not in __all__:
+        raise AttributeError(f"module 'tc_sweeps.report' has no attribute {name!r}")
+    home = "tc_sweeps.report.curves" if name == "draw_xy" else "tc_sweeps.report.figures"
+    return getattr(import_module(home), name)

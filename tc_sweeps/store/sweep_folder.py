@@ -29,13 +29,18 @@ class SweepFolder:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """The dict of plan.json: `experiment`, `launch` and `run_ids`, the runs that belong to the sweep now."""
+        """The dict of plan.json: `experiment`, `launch` and `run_ids`, the runs that belong to the sweep now.
+
+        Where a multirun began the list, `command` is what was typed to start it, if that is known.
+        """
         try:
             return dict(json.loads((self.path / "plan.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             return {"experiment": None, "launch": None, "run_ids": []}
 
-    def add_runs(self, run_ids: Sequence[str], *, experiment: str | None, launch: str | None) -> None:
+    def add_runs(
+        self, run_ids: Sequence[str], *, experiment: str | None, launch: str | None, command: str | None = None
+    ) -> None:
         """Add runs to plan.json before they start.
 
         `launch` names the multirun that the runs are jobs of, None for a single run. The first jobs of a multirun begin
@@ -45,7 +50,8 @@ class SweepFolder:
         with locked(self.path / ".lock"):
             plan = self.plan
             if launch is not None and launch > (plan["launch"] or ""):
-                plan = {"experiment": experiment, "launch": launch, "run_ids": []}
+                known = {} if command is None else {"command": command}
+                plan = {"experiment": experiment, "launch": launch, **known, "run_ids": []}
             plan["run_ids"] = list(dict.fromkeys([*plan["run_ids"], *run_ids]))
             plan["experiment"] = plan["experiment"] or experiment
             replace_text(self.path / "plan.json", json.dumps(plan, indent=1))
@@ -57,6 +63,10 @@ class SweepFolder:
         return [RunFolder(self.path / name) for name in dict.fromkeys([*planned, *found])]
 
     # -------------------------------------------------------------------------------------------------------- results
+
+    def standings(self, *, every: bool = False) -> list[dict[str, Any]]:
+        """Return for each run its id, what status.json says and its config by dotted key: `results` without numbers."""
+        return [_standing(run) for run in self.runs(every=every)]
 
     def results(self, *, every: bool = False) -> pd.DataFrame:
         """Return one row per run: id, state, the config by dotted key, facts, and the last value of each metric."""
@@ -72,10 +82,14 @@ class SweepFolder:
             replace(self.path / "results.parquet", lambda path: table.to_parquet(path, index=False))
 
 
-def _result(run: RunFolder) -> dict[str, Any]:
+def _standing(run: RunFolder) -> dict[str, Any]:
     status = run.status
     row = {"run_id": run.run_id, **{name: status.get(name) for name in ("state", "reason", "step", "attempt")}}
-    return row | _flat(run.read_config()) | run.read_facts() | run.read_last()
+    return row | _flat(run.read_config())
+
+
+def _result(run: RunFolder) -> dict[str, Any]:
+    return _standing(run) | run.read_facts() | run.read_last()
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from tc_sweeps.config import Config, ConfigError
+from tc_sweeps.config import Config, ConfigError, RunFailed
 from tc_sweeps.store import OUTPUTS, Checkpoints, RunFolder, SweepFolder, Worker, drain
 
 if TYPE_CHECKING:
@@ -36,10 +36,6 @@ ATTEMPTS = 3  # at runs whose worker was killed, each with half the memory
 POLL_SECONDS = 0.5  # between looks at runs that another launch trains
 
 
-class RunFailed(RuntimeError):
-    """A run that was recorded as failed; the message says why."""
-
-
 @dataclass(frozen=True)
 class Launch:
     """How runs are launched: the keys of `hydra.launcher`, and what the records say of the launch."""
@@ -49,6 +45,7 @@ class Launch:
     retry_failed: bool = False
     experiment: str | None = None
     started: str | None = None  # names the multirun in plan.json; None for a single run
+    command: str | None = None  # what was typed to start the multirun
 
 
 Outcome = dict[str, float] | RunFailed
@@ -65,7 +62,9 @@ def train_sweeps(configs: Sequence[Config], launch: Launch, *, outputs: Path = O
     for config, folder in zip(configs, folders, strict=True):
         sweeps.setdefault(folder.path.parent, {})[folder.run_id] = config
     for path, runs in sweeps.items():
-        SweepFolder(path).add_runs(list(runs), experiment=launch.experiment, launch=launch.started)
+        SweepFolder(path).add_runs(
+            list(runs), experiment=launch.experiment, launch=launch.started, command=launch.command
+        )
         for run_id, config in runs.items():
             folder = RunFolder(path / run_id)
             if launch.retry_failed and folder.status["state"] == "failed":

@@ -19,7 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from tc_sweeps.config import ConfigError, SweepFailed, explain
+from tc_sweeps.config import ConfigError, RunFailed, SweepFailed, explain
 from tc_sweeps.sweep.compose import Composer
 
 __all__ = ["GridSweeper"]
@@ -104,8 +104,13 @@ def _raise_failures(jobs: Sequence[JobReturn]) -> None:
     failed = [job for job in jobs if job.status == JobStatus.FAILED]
     if not failed:
         return
+    reasons: dict[str, list[str]] = {}
     for job in failed:
-        print(f"{' '.join(job.overrides or [])}: {explain(job._return_value)}", file=sys.stderr)
+        if not isinstance(job._return_value, RunFailed):  # those are on record, and said by whoever launched the sweep
+            reasons.setdefault(explain(job._return_value), []).append(" ".join(job.overrides or []))
+    for reason, named in reasons.items():
+        more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        sys.stderr.write(f"{named[0]}{more}: {reason}\n")
     raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed.") from failed[0]._return_value
 
 

@@ -62,3 +62,19 @@ def test_a_signal_is_recorded_and_does_not_look_like_success(
     assert "Traceback" not in err
     [status] = [json.loads(path.read_text()) for path in Path("outputs/scratch").glob("*/status.json")]
     assert status["state"] == "interrupted"
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(shell: Path, command: Callable[..., subprocess.Popen[str]]) -> None:
+    arguments = ["-m", "sweep=s", "seed=0,1", "training.steps=100000", "training.evaluations=1000", *SMALL]
+    process = command(*arguments, "tracking.mode=none")
+    deadline = time.monotonic() + 120
+    while not [p for p in Path("outputs/s").glob("*/metrics.csv") if p.read_text().count("\n") > 2]:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in err
+    assert "s: 2 runs: 2 interrupted\n" in out
+    assert f"To train the 2 runs missing:  python -m tc_sweeps {' '.join(arguments)} tracking.mode=none\n" in out

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tc_sweeps.store import RunFolder
 from tests.behaviour.conftest import QUICK, Launch
 
 LOCAL = [*QUICK, "tracking.mode=none"]
@@ -41,9 +44,11 @@ def test_finished_runs_of_a_sweep_are_not_trained_again(launch: Launch) -> None:
 
 
 def test_one_run_whose_loss_explodes_fails_alone(launch: Launch) -> None:
-    code, _, err = launch("run", "-m", "sweep=s", *LOCAL, "training.learning_rate=1e-2,1e30", "seed=0,1")
+    code, out, err = launch("run", "-m", "sweep=s", *LOCAL, "training.learning_rate=1e-2,1e30", "seed=0,1")
     assert code == 1
-    assert "not finite at step" in err
+    assert "2 failed: the loss was not finite at step" in out
+    assert "2 of 4 jobs failed." in err
+    assert (out + err).count("not finite") == 1  # each failure is said in one place
     assert "Traceback" not in err
     results = pd.read_parquet("outputs/s/results.parquet")
     assert sorted(results["state"]) == ["failed", "failed", "finished", "finished"]
@@ -53,6 +58,49 @@ def test_one_run_whose_loss_explodes_fails_alone(launch: Launch) -> None:
     assert not any((Path("outputs/s") / name / "model.safetensors").exists() for name in failed["run_id"])
     table = launch("table", "s")[1]
     assert "not finite" in table
+
+
+def test_status_says_what_failed_and_its_command_tries_it_again(launch: Launch) -> None:
+    axes = ["training.learning_rate=1e-2,1e30", "seed=0,1"]
+    closing = launch("run", "-m", "sweep=s", *LOCAL, *axes)[1]
+    code, out, err = launch("status", "s")
+    assert (code, err) == (0, "")
+    assert out.startswith("s: 4 runs: 2 finished, 2 failed\n")
+    assert "  1e+30                        -       2\n" in out
+    [again] = [line for line in out.splitlines() if line.startswith("To try what failed again:")]
+    assert again in closing
+    assert out.splitlines()[0] in closing
+    assert "  1e+30  " not in closing  # the counts by axis are left to `status`
+    words = shlex.split(again.partition(":")[2])
+    assert words[:2] == ["tc-sweeps", "run"]
+    assert words[2:] == ["-m", "sweep=s", *LOCAL, *axes, "hydra.launcher.retry_failed=true"]
+    assert launch(*words[1:])[0] == 1
+    attempts = {path: json.loads(path.read_text())["attempt"] for path in Path("outputs/s").glob("*/status.json")}
+    assert sorted(attempts.values()) == [1, 1, 2, 2]
+    code, _, err = launch("status", "z")
+    assert code == 1
+    assert "did you mean 's'" in err
+
+
+def test_a_sweep_ends_with_what_to_type_next(launch: Launch) -> None:
+    code, out, _ = launch("run", "-m", "sweep=s", *LOCAL, "seed=0,1")
+    assert code == 0
+    assert "s: 2 runs: 2 finished\n" in out
+    assert "tc-sweeps table s\n" in out
+    assert "2 finished" not in launch("run", "sweep=s", *LOCAL, "seed=0")[1]  # a single run says no more than its log
+
+
+def test_a_full_disk_ends_a_sweep_with_its_status(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "finish", full)
+    code, out, err = launch("run", "-m", "sweep=s", *LOCAL, "seed=0,1", "hydra.launcher.workers=1")
+    assert code == 1
+    assert "No space left on device" in err
+    assert "s: 2 runs: 2 interrupted\n" in out
+    assert "2 interrupted: OSError: " in out
+    assert "To train the 2 runs missing:  tc-sweeps run -m sweep=s" in out
 
 
 def test_a_job_that_cannot_be_run_fails_alone_before_training(launch: Launch) -> None:

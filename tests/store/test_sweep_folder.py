@@ -51,6 +51,14 @@ def test_a_new_multirun_begins_the_list_anew(sweep: SweepFolder) -> None:
     assert sweep.plan == {"experiment": "figure3", "launch": TUESDAY, "run_ids": ["b", "c"]}
 
 
+def test_the_plan_keeps_the_command_that_began_it(sweep: SweepFolder) -> None:
+    sweep.add_runs(["a"], experiment=None, launch=MONDAY, command="first")
+    sweep.add_runs(["b"], experiment=None, launch=None, command="a single run")
+    assert sweep.plan["command"] == "first"
+    sweep.add_runs(["c"], experiment=None, launch=TUESDAY, command="second")
+    assert sweep.plan["command"] == "second"
+
+
 def test_a_single_run_adds_to_the_list(sweep: SweepFolder) -> None:
     sweep.add_runs(["a"], experiment="figure2", launch=MONDAY)
     sweep.add_runs(["b"], experiment=None, launch=None)
