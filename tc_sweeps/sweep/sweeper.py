@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -18,9 +17,10 @@ from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import ConfigError, SweepFailed, explain
-from tc_sweeps.sweep.compose import Composer
+from tc_sweeps.sweep.compose import Composer, current
 
 __all__ = ["GridSweeper"]
 
@@ -34,7 +34,7 @@ class GridSweeperConf:
     max_batch_size: int | None = None  # jobs handed to the launcher at once; null: all, so that stacks are full
 
 
-class GridSweeper(Sweeper):  # type: ignore[misc]
+class GridSweeper(Sweeper):
     """Launches a product of axes, as Hydra's basic sweeper does, but no failure stops the other jobs.
 
     Jobs are composed once per combination of group choices. A task function with a `check(config)` has every job
@@ -46,42 +46,45 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what a sweep needs; Hydra calls this."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self._context, self._config = hydra_context, config
+        self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self._check = getattr(task_function, "check", lambda config: None)
+        self._check = getattr(task_function, "check", _accept)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Validate and launch all jobs; raises `SweepFailed` at the end where some failed."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise ConfigError(f"hydra.sweeper.max_batch_size={self.max_batch_size} must be at least 1.")
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
         axes = [f"{key}={values}" for key, values in self.params.items()]
         jobs = _product(parser.parse_overrides([*axes, *arguments]))
-        folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
         self.validate_batch_is_legal(jobs)
-        returns: list[Sequence[JobReturn]] = []
+        folder = Path(self._config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self._config, folder / "multirun.yaml")
         size = self.max_batch_size or len(jobs)
-        for begin in range(0, len(jobs), size):
-            returns.append(self.launcher.launch(jobs[begin : begin + size], initial_job_idx=begin))
+        returns = [
+            self._launcher.launch(jobs[begin : begin + size], initial_job_idx=begin)
+            for begin in range(0, len(jobs), size)
+        ]
         _raise_failures([job for batch in returns for job in batch])
         return returns
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raise `ConfigError` for the first job that cannot be composed or run, with its overrides."""
-        composer = Composer(self.hydra_context.config_loader, self.config)
-        before = HydraConfig.instance().cfg
-        try:
-            for number, overrides in enumerate(batch):
-                try:
-                    composed = composer.compose(overrides, number)
-                    HydraConfig.instance().set_config(composed)
+        composer = Composer(self._context.config_loader, self._config)
+        for number, overrides in enumerate(batch):
+            try:
+                composed = composer.compose(overrides, number)
+                with current(composed):
                     self._check(composed)
-                except (ConfigError, HydraException) as error:
-                    raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
-        finally:
-            HydraConfig.instance().cfg = before
+            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
+
+
+def _accept(_: DictConfig) -> None:
+    """Check nothing: for a task function that says nothing of what it can run."""
 
 
 def _product(overrides: Sequence[Override]) -> list[list[str]]:
@@ -95,6 +98,8 @@ def _product(overrides: Sequence[Override]) -> list[list[str]]:
             override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_element_as_str()]
         )
         axes[key] = [f"{key}={value}" for value in values]
+        if not axes[key]:
+            raise ConfigError(f"{override.input_line}: this axis has no values.")
     return [list(job) for job in itertools.product(*axes.values())]
 
 
@@ -103,7 +108,7 @@ def _raise_failures(jobs: Sequence[JobReturn]) -> None:
     if not failed:
         return
     for job in failed:
-        print(f"{' '.join(job.overrides or [])}: {explain(job._return_value)}", file=sys.stderr)
+        sys.stderr.write(f"{' '.join(job.overrides or [])}: {explain(job._return_value)}\n")
     raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed.") from failed[0]._return_value
 
 
