@@ -93,7 +93,7 @@ def _task_of(composed: DictConfig) -> dict[str, Any]:
     """Return a composed config without Hydra's part of it, as a container."""
     parts = {str(name): composed[name] for name in composed if name != "hydra"}
     return {
-        name: OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+        name: OmegaConf.to_container(part, resolve=True, throw_on_missing=True) if OmegaConf.is_config(part) else part
         for name, part in parts.items()
     }
 

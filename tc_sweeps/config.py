@@ -237,8 +237,7 @@ def resolve(composed: DictConfig | dict[str, Any]) -> Config:
     Raises `ConfigError`, in one sentence, for unknown keys (also those that Hydra lets in with `+`), wrong types and
     combinations that cannot be run.
     """
-    values = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
-    assert isinstance(values, dict)
+    values = _container(composed) if isinstance(composed, DictConfig) else composed
     name = (values.get("data") or {}).get("name", "random")
     _one_of("data.name", name, WORLDS)
     try:
@@ -249,6 +248,15 @@ def resolve(composed: DictConfig | dict[str, Any]) -> Config:
     _check(config)
     _make_choices(config)
     return config
+
+
+def _container(composed: DictConfig) -> dict[Any, Any]:
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    assert isinstance(values, dict)
+    return values
 
 
 def _converted(world: str, values: dict[Any, Any]) -> Config:

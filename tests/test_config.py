@@ -334,3 +334,8 @@ def test_values_of_the_right_types_become_what_omegaconf_makes_of_them(world: st
 def test_values_that_need_converting_or_refusing_are_left_to_omegaconf(values: dict[str, Any]) -> None:
     with pytest.raises(config._NotPlain):
         config._set(Config(data=WORLDS["triples"]()), values)
+
+
+def test_a_value_that_must_be_given_is_asked_for():
+    with pytest.raises(ConfigError, match="training.steps: Missing mandatory value"):
+        resolve(OmegaConf.create({"training": {"steps": "???"}}))

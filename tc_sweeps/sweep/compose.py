@@ -25,7 +25,8 @@ class Composer:
 
     def __init__(self, config_loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = config_loader, master
-        self._parse = cache(OverridesParser.create(config_loader=config_loader).parse_override)
+        parser = OverridesParser.create(config_loader=config_loader)
+        self._parse = cache(lambda override: parser.parse_overrides([override])[0])
         # A group may stand in a folder of `hydra.searchpath`, which the master's overrides can name.
         self._is_group = cache(
             lambda key: bool(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -30,7 +30,7 @@ class GridSweeperConf:
     """The keys of `hydra.sweeper`."""
 
     _target_: str = "hydra_plugins.tc_sweeps.GridSweeper"
-    params: dict[str, str] | None = None  # axes, as on the command line: "model.width": "16,32"
+    params: dict[str, str] = field(default_factory=dict)  # axes, as on the command line: "model.width": "16,32"
     max_batch_size: int | None = None  # jobs handed to the launcher at once; null: all, so that stacks are full
 
 
@@ -60,14 +60,15 @@ class GridSweeper(Sweeper):
         axes = [f"{key}={values}" for key, values in self.params.items()]
         jobs = _product(parser.parse_overrides([*axes, *arguments]))
         self.validate_batch_is_legal(jobs)
-        folder = Path(self._config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self._config, folder / "multirun.yaml")
         size = self.max_batch_size or len(jobs)
-        returns = [
-            self._launcher.launch(jobs[begin : begin + size], initial_job_idx=begin)
-            for begin in range(0, len(jobs), size)
-        ]
+        with current(self._config):  # `hydra.sweep.dir` names the sweep, and that may name a job: here, none
+            folder = Path(self._config.hydra.sweep.dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self._config, folder / "multirun.yaml")
+            returns = [
+                self._launcher.launch(jobs[begin : begin + size], initial_job_idx=begin)
+                for begin in range(0, len(jobs), size)
+            ]
         _raise_failures([job for batch in returns for job in batch])
         return returns
 

@@ -11,6 +11,7 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Inte
 import hydra_plugins.tc_sweeps  # noqa: F401 -- registers now what the suites' fixture puts back after every test
 
 SWEEPERS = ["hydra/sweeper=basic", "hydra/sweeper=grid"]
+FOLDER = "hydra.job.chdir=true"  # the suites are of a time when this was the default
 
 
 def test_hydra_finds_the_plugins() -> None:
@@ -18,14 +19,14 @@ def test_hydra_finds_the_plugins() -> None:
     assert "GridSweeper" in [plugin.__name__ for plugin in Plugins.instance().discover(Sweeper)]
 
 
-@pytest.mark.parametrize("overrides", [[sweeper] for sweeper in SWEEPERS], ids=SWEEPERS)
+@pytest.mark.parametrize("overrides", [[sweeper, FOLDER] for sweeper in SWEEPERS], ids=SWEEPERS)
 @pytest.mark.parametrize("launcher_name", ["stacked", "basic"])
 class TestLauncher(LauncherTestSuite):
     pass
 
 
 @pytest.mark.parametrize(
-    "overrides", [[sweeper, "hydra.sweeper.max_batch_size=2"] for sweeper in SWEEPERS], ids=SWEEPERS
+    "overrides", [[sweeper, FOLDER, "hydra.sweeper.max_batch_size=2"] for sweeper in SWEEPERS], ids=SWEEPERS
 )
 @pytest.mark.parametrize("launcher_name", ["stacked"])
 class TestBatches(BatchedSweeperTestSuite):
