@@ -337,5 +337,5 @@ def test_values_that_need_converting_or_refusing_are_left_to_omegaconf(values: d
 
 
 def test_a_value_that_must_be_given_is_asked_for():
-    with pytest.raises(ConfigError, match="training.steps: Missing mandatory value"):
+    with pytest.raises(ConfigError, match=r"training\.steps: Missing mandatory value"):
         resolve(OmegaConf.create({"training": {"steps": "???"}}))
