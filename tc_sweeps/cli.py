@@ -95,11 +95,11 @@ job.many, job.check = many, check  # type: ignore[attr-defined]
 
 def _task_of(composed: DictConfig) -> dict[str, Any]:
     """Return a composed config without Hydra's part of it, as a container."""
-    values = OmegaConf.to_container(
-        OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True
-    )
-    assert isinstance(values, dict)
-    return {str(name): value for name, value in values.items()}
+    parts = {str(name): composed[name] for name in composed if name != "hydra"}
+    return {
+        name: OmegaConf.to_container(part, resolve=True, throw_on_missing=True) if OmegaConf.is_config(part) else part
+        for name, part in parts.items()
+    }
 
 
 def run(arguments: Sequence[str], *, program: str) -> int:

@@ -12,8 +12,10 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -239,19 +241,78 @@ def resolve(composed: DictConfig | dict[str, Any]) -> Config:
     Raises `ConfigError`, in one sentence, for unknown keys (also those that Hydra lets in with `+`), wrong types and
     combinations that cannot be run.
     """
-    values = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
-    assert isinstance(values, dict)
+    values = _container(composed) if isinstance(composed, DictConfig) else composed
     name = (values.get("data") or {}).get("name", "random")
     _one_of("data.name", name, WORLDS)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config(data=WORLDS[name]())), values)
-        config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error)) from error
-    assert isinstance(config, Config)
+        config = Config(data=WORLDS[name]())
+        _set(config, values)
+    except _NotPlain:
+        config = _converted(name, values)
     _check(config)
     _make_choices(config)
     return config
+
+
+def _container(composed: DictConfig) -> dict[Any, Any]:
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    assert isinstance(values, dict)
+    return values
+
+
+def _converted(world: str, values: dict[Any, Any]) -> Config:
+    """Return what OmegaConf makes of the values: it converts types, and refuses what does not fit and unknown keys."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(world), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    assert isinstance(config, Config)
+    return config
+
+
+@cache
+def _schema(world: str) -> DictConfig:
+    return OmegaConf.structured(Config(data=WORLDS[world]()))  # type: ignore[no-any-return]
+
+
+class _NotPlain(Exception):
+    """There is something to convert or to refuse."""
+
+
+def _set(config: Any, values: Any) -> None:
+    """Set the values of a dataclass tree, if all of them have the very types of their keys.
+
+    What Hydra has composed is so; OmegaConf gives the same then, in ten times the time. Else raises `_NotPlain`.
+    """
+    types = _types(config.__class__)
+    if not isinstance(values, dict) or not values.keys() <= types.keys():
+        raise _NotPlain
+    for name, value in values.items():
+        default = getattr(config, name)
+        if is_dataclass(default):
+            _set(default, value)
+        elif type(value) in types[name] and _is_plain(value):
+            setattr(config, name, value)
+        else:
+            raise _NotPlain
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is neither missing nor an interpolation, nor holds what may be so."""
+    if isinstance(value, list):
+        return all(isinstance(item, int | float | str) and _is_plain(item) for item in value)
+    return not isinstance(value, str) or not (value == "???" or "${" in value)
+
+
+@cache
+def _types(schema: type) -> dict[str, tuple[type, ...]]:
+    """Return the types that a value of each key can have, as in {"order": (int, NoneType)}."""
+    hints = get_type_hints(schema)
+    options = {name: get_args(hint) if isinstance(hint, UnionType) else (hint,) for name, hint in hints.items()}
+    return {item.name: tuple(get_origin(hint) or hint for hint in options[item.name]) for item in fields(schema)}
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

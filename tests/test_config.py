@@ -6,12 +6,14 @@ import math
 import subprocess
 import sys
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from tc_sweeps import config
 from tc_sweeps.config import WORLDS, Config, ConfigError, leaves, resolve
 
 
@@ -301,3 +303,39 @@ def test_config_and_command_line_import_no_torch(module):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("world", sorted(WORLDS))
+def test_values_of_the_right_types_become_what_omegaconf_makes_of_them(world: str) -> None:
+    values = asdict(Config(data=WORLDS[world]()))
+    values["seed"], values["model"]["qk_width"], values["training"]["learning_rate"] = 7, 3, float("inf")
+    quick = Config(data=WORLDS[world]())
+    config._set(quick, values)
+    assert quick == config._converted(world, values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sede": 1},
+        {"model": {"widht": 1}},
+        {"model": None},
+        {"seed": "1"},
+        {"seed": True},
+        {"seed": None},
+        {"training": {"learning_rate": 1}},
+        {"sweep": "???"},
+        {"sweep": "s${seed}"},
+        {"data": {"path": "f", "columns": [0, "${seed}"]}},
+        {"data": {"path": "f", "columns": [0, [1]]}},
+    ],
+    ids=str,
+)
+def test_values_that_need_converting_or_refusing_are_left_to_omegaconf(values: dict[str, Any]) -> None:
+    with pytest.raises(config._NotPlain):
+        config._set(Config(data=WORLDS["triples"]()), values)
+
+
+def test_a_value_that_must_be_given_is_asked_for():
+    with pytest.raises(ConfigError, match=r"training\.steps: Missing mandatory value"):
+        resolve(OmegaConf.create({"training": {"steps": "???"}}))

@@ -1,22 +1,23 @@
-"""Composes the jobs of a multirun: Hydra once per combination of group choices, plain values set on copies.
+"""Composes the jobs of a multirun: Hydra once per combination of group choices, values set on copies.
 
-Hydra composes a job in 60 ms or more, twice; setting a value on a copy takes 5. Both ways give the same configs.
+Hydra composes a job in 60 ms or more, twice; setting values on a copy takes 2. Both ways give the same configs.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, open_dict, read_write
 
-__all__ = ["Composer"]
+__all__ = ["Composer", "current"]
 
 
 class Composer:
@@ -24,9 +25,20 @@ class Composer:
 
     def __init__(self, config_loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = config_loader, master
-        self._parse = cache(OverridesParser.create(config_loader=config_loader).parse_override)
-        self._is_group = cache(lambda key: bool(config_loader.get_group_options(key)))
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        parser = OverridesParser.create(config_loader=config_loader)
+        self._parse = cache(lambda override: parser.parse_overrides([override])[0])
+        # A group may stand in a folder of `hydra.searchpath`, which the master's overrides can name.
+        self._is_group = cache(
+            lambda key: bool(
+                config_loader.get_group_options(
+                    key,
+                    results_filter=None,
+                    config_name=master.hydra.job.config_name,
+                    overrides=list(master.hydra.overrides.hydra),
+                )
+            )
+        )
+        self._bases: dict[tuple[str, ...], bytes] = {}
 
     def compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         """Return the full config of a job, `hydra` included, as Hydra's `load_sweep_config` does.
@@ -34,37 +46,46 @@ class Composer:
         Raises the errors of Hydra for overrides that do not compose.
         """
         parsed = [self._parse(override) for override in overrides]
-        config = copy.deepcopy(self._base(tuple(o.input_line or "" for o in parsed if not self._is_plain(o))))
-        for override in parsed:
-            if self._is_plain(override):
-                _set(config, override)
+        choices = [override for override in parsed if not self._sets_a_value(override)]
+        config = self._base(tuple(override.input_line or "" for override in choices))
+        values = [override for override in parsed if self._sets_a_value(override)]
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        task = [override for override in parsed if not override.is_hydra_override()]
         with read_write(config), open_dict(config):
-            task = [override for override in parsed if not override.is_hydra_override()]
             config.hydra.overrides.task = [override.input_line for override in task]
             job = config.hydra.job
-            job.num, job.id, job.override_dirname = number, number, _override_dirname(task, config)
+            job.num = job.id = number
+            settings = job.config.override_dirname
+            job.override_dirname = get_overrides_dirname(
+                task, exclude_keys=settings.exclude_keys, item_sep=settings.item_sep, kv_sep=settings.kv_sep
+            )
         return config
 
-    def _is_plain(self, override: Override) -> bool:
-        """Whether an override sets a value that exists, and so cannot change what is composed."""
-        plain = override.type == OverrideType.CHANGE and override.package is None and not override.is_hydra_override()
-        return plain and not self._is_group(override.key_or_group)
+    def _sets_a_value(self, override: Override) -> bool:
+        """Whether Hydra sets (adds, deletes) this in the composed config, so that it cannot change what is composed."""
+        if override.is_hydra_override() or override.key_or_group == "hydra" or override.is_sweep_override():
+            return False
+        return isinstance(override.value(), dict) or not self._is_group(override.key_or_group)
 
-    def _base(self, overrides: tuple[str, ...]) -> DictConfig:
-        if overrides not in self._bases:
-            self._bases[overrides] = self._loader.load_sweep_config(self._master, list(overrides))
-        return self._bases[overrides]
+    def _base(self, choices: tuple[str, ...]) -> DictConfig:
+        """Return a copy of what Hydra composes of these overrides; unpickling is five times as fast as deepcopy."""
+        if choices not in self._bases:
+            self._bases[choices] = pickle.dumps(self._loader.load_sweep_config(self._master, list(choices)))
+        base = pickle.loads(self._bases[choices])
+        assert isinstance(base, DictConfig)
+        return base
 
 
-def _set(config: DictConfig, override: Override) -> None:
+@contextmanager
+def current(config: DictConfig) -> Iterator[None]:
+    """Have Hydra's resolvers and `HydraConfig` look into this job's config.
+
+    Hydra's own `set_config` copies the config first, which takes longer than to compose it.
+    """
+    holder = HydraConfig.instance()
+    before = holder.cfg
+    holder.cfg = config  # type: ignore[assignment]
     try:
-        OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-    except OmegaConfBaseException as error:
-        raise HydraException(f"Could not set {override.input_line}: {error}") from error
-
-
-def _override_dirname(overrides: Sequence[Override], config: DictConfig) -> str:
-    """Return the folder name that Hydra makes of a job's overrides."""
-    settings = config.hydra.job.config.override_dirname
-    named = [o.input_line or "" for o in overrides if o.key_or_group not in settings.exclude_keys]
-    return str(settings.item_sep).join(sorted(named)).replace("=", settings.kv_sep)
+        yield
+    finally:
+        holder.cfg = before

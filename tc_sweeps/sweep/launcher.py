@@ -5,18 +5,27 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.core.utils import (
+    JobReturn,
+    JobRuntime,
+    JobStatus,
+    configure_log,
+    env_override,
+    filter_overrides,
+    run_job,
+    setup_globals,
+)
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from tc_sweeps.sweep.compose import Composer
+from tc_sweeps.sweep.compose import Composer, current
 
 __all__ = ["StackedLauncher"]
 
@@ -33,7 +42,7 @@ class StackedLauncherConf:
     retry_failed: bool = False  # train runs again that failed; others are never trained twice
 
 
-class StackedLauncher(Launcher):  # type: ignore[misc]
+class StackedLauncher(Launcher):
     """Trains the jobs of a multirun together.
 
     A task function says how by its attribute `many(configs, settings)`: an iterator over the composed configs, with
@@ -59,16 +68,13 @@ class StackedLauncher(Launcher):  # type: ignore[misc]
         many = getattr(self._task, "many", None)
         if many is None:
             return [self._run(config) for config in composed]
-        before = HydraConfig.instance().cfg
-        try:
-            self._log_as_a_job()
+        self._log_as_a_job()
+        with env_override(self._config.hydra.job.env_set):
             outcomes = many(self._started(composed), self._settings)
             return [
                 self._ended(composer, overrides, initial_job_idx + place, outcome)
                 for place, (overrides, outcome) in enumerate(zip(job_overrides, outcomes, strict=True))
             ]
-        finally:
-            HydraConfig.instance().cfg = before
 
     def _run(self, config: DictConfig) -> JobReturn:
         log.info("\t#%s : %s", config.hydra.job.num, " ".join(filter_overrides(config.hydra.overrides.task)))
@@ -85,9 +91,18 @@ class StackedLauncher(Launcher):  # type: ignore[misc]
     def _started(self, composed: Iterator[DictConfig]) -> Iterator[DictConfig]:
         """Pass the configs on one by one, each while it is Hydra's current one (its resolvers look there)."""
         for config in composed:
-            HydraConfig.instance().set_config(config)
-            self._context.callbacks.on_job_start(config=config, task_function=self._task)
-            yield config
+            with self._current(config):
+                self._context.callbacks.on_job_start(config=config, task_function=self._task)
+                yield config
+
+    @contextmanager
+    def _current(self, config: DictConfig) -> Iterator[None]:
+        """Have this config be Hydra's current one, with the output folder that Hydra would give the job."""
+        with current(config):
+            sweep = config.hydra.sweep
+            with read_write(config), open_dict(config):
+                config.hydra.runtime.output_dir = str(Path(str(sweep.dir), str(sweep.subdir)).absolute())
+            yield
 
     def _log_as_a_job(self) -> None:
         """Log as jobs do, all of them into one file beside `multirun.yaml`."""
@@ -106,7 +121,8 @@ class StackedLauncher(Launcher):  # type: ignore[misc]
         returned.return_value = outcome
         if self._context.callbacks.callbacks:
             config = composer.compose(overrides, number)
-            self._context.callbacks.on_job_end(config=config, job_return=returned)
+            with self._current(config):
+                self._context.callbacks.on_job_end(config=config, job_return=returned)
         return returned
 
 

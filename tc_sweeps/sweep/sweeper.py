@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -18,9 +17,10 @@ from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import ConfigError, RunFailed, SweepFailed, explain
-from tc_sweeps.sweep.compose import Composer
+from tc_sweeps.sweep.compose import Composer, current
 
 __all__ = ["GridSweeper"]
 
@@ -30,11 +30,11 @@ class GridSweeperConf:
     """The keys of `hydra.sweeper`."""
 
     _target_: str = "hydra_plugins.tc_sweeps.GridSweeper"
-    params: dict[str, str] | None = None  # axes, as on the command line: "model.width": "16,32"
+    params: dict[str, str] = field(default_factory=dict)  # axes, as on the command line: "model.width": "16,32"
     max_batch_size: int | None = None  # jobs handed to the launcher at once; null: all, so that stacks are full
 
 
-class GridSweeper(Sweeper):  # type: ignore[misc]
+class GridSweeper(Sweeper):
     """Launches a product of axes, as Hydra's basic sweeper does, but no failure stops the other jobs.
 
     Jobs are composed once per combination of group choices. A task function with a `check(config)` has every job
@@ -46,44 +46,46 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what a sweep needs; Hydra calls this."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self._context, self._config = hydra_context, config
+        self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self._check = getattr(task_function, "check", None)
+        self._check = getattr(task_function, "check", _accept)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Validate and launch all jobs; raises `SweepFailed` at the end where some failed."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise ConfigError(f"hydra.sweeper.max_batch_size={self.max_batch_size} must be at least 1.")
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
         axes = [f"{key}={values}" for key, values in self.params.items()]
         jobs = _product(parser.parse_overrides([*axes, *arguments]))
-        folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
         self.validate_batch_is_legal(jobs)
         size = self.max_batch_size or len(jobs)
-        returns: list[Sequence[JobReturn]] = [
-            self.launcher.launch(jobs[begin : begin + size], initial_job_idx=begin)
-            for begin in range(0, len(jobs), size)
-        ]
+        with current(self._config):  # `hydra.sweep.dir` names the sweep, and that may name a job: here, none
+            folder = Path(self._config.hydra.sweep.dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self._config, folder / "multirun.yaml")
+            returns = [
+                self._launcher.launch(jobs[begin : begin + size], initial_job_idx=begin)
+                for begin in range(0, len(jobs), size)
+            ]
         _raise_failures([job for batch in returns for job in batch])
         return returns
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raise `ConfigError` for the first job that cannot be composed or run, with its overrides."""
-        composer = Composer(self.hydra_context.config_loader, self.config)
-        before = HydraConfig.instance().cfg
-        try:
-            for number, overrides in enumerate(batch):
-                try:
-                    composed = composer.compose(overrides, number)
-                    HydraConfig.instance().set_config(composed)
-                    if self._check is not None:
-                        self._check(composed)
-                except (ConfigError, HydraException) as error:
-                    raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
-        finally:
-            HydraConfig.instance().cfg = before
+        composer = Composer(self._context.config_loader, self._config)
+        for number, overrides in enumerate(batch):
+            try:
+                composed = composer.compose(overrides, number)
+                with current(composed):
+                    self._check(composed)
+            except (ConfigError, HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
+
+
+def _accept(_: DictConfig) -> None:
+    """Check nothing: for a task function that says nothing of what it can run."""
 
 
 def _product(overrides: Sequence[Override]) -> list[list[str]]:
@@ -97,6 +99,8 @@ def _product(overrides: Sequence[Override]) -> list[list[str]]:
             override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_element_as_str()]
         )
         axes[key] = [f"{key}={value}" for value in values]
+        if not axes[key]:
+            raise ConfigError(f"{override.input_line}: this axis has no values.")
     return [list(job) for job in itertools.product(*axes.values())]
 
 

@@ -103,13 +103,6 @@ def test_a_full_disk_ends_a_sweep_with_its_status(launch: Launch, monkeypatch: p
     assert "To train the 2 runs missing:  tc-sweeps run -m sweep=s" in out
 
 
-def test_a_job_that_cannot_be_run_fails_alone_before_training(launch: Launch) -> None:
-    code, _, err = launch("run", "-m", "sweep=s", *LOCAL, "model.width=8,9")
-    assert code == 1
-    assert "model.width=9 is not divisible by model.heads=4" in err
-    assert pd.read_parquet("outputs/s/results.parquet")["model.width"].tolist() == [8]
-
-
 def test_joblib_launches_the_same_runs(launch: Launch) -> None:
     arguments = ["-m", "sweep=s", "seed=0,1,2,3", *LOCAL]
     assert launch("run", *arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")[0] == 0
