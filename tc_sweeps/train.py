@@ -298,7 +298,8 @@ class _Member:
         if self._visible:
             return
         self._visible = True
-        facts = counter.facts(place) | {
+        facts: dict[str, float | int | str | None] = {
+            **counter.facts(place),
             "model/parameters": model.num_parameters(embedding=True),
             "model/non_embedding_parameters": model.num_parameters(embedding=False),
             "code/version": code_version(),

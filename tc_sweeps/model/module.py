@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model.graph import checked
-from tc_sweeps.model.objectives import loss
+from tc_sweeps.model.objectives import loss_gradient
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
 from tc_sweeps.model.prefixes import Batch, Targets, full_batch, minibatch, padded_sentences, stack_batches
 from tc_sweeps.model.transformer import Route, ToyTransformer
@@ -152,10 +152,11 @@ class StackModule(pl.LightningModule):
         """Make one step. No number of Python's in it changes from step to step."""
         assert self._adamw is not None
         rows = data if isinstance(data, _Rows) else self._rows(self._draw(data))
-        loss_M = loss(self.model.logits(rows.routes), rows.targets)
-        gradients = torch.autograd.grad(loss_M, self._adamw.parameters, torch.ones_like(loss_M))
+        logits_MRV = self.model.logits(rows.routes)
+        gradient_MRV, p_MT = loss_gradient(logits_MRV, rows.targets)
+        gradients = torch.autograd.grad(logits_MRV, self._adamw.parameters, gradient_MRV)
         # A member whose loss is no longer finite stops where it is and takes nobody with it; no synchronisation.
-        fails_M = self.active_M & ~torch.isfinite(loss_M.detach())
+        fails_M = self.active_M & ~torch.isfinite(p_MT.sum(1))
         self.failed_step_M.copy_(torch.where(fails_M, self.steps_made, self.failed_step_M))
         self.active_M &= ~fails_M
         self._adamw.step(gradients, self.steps_made, self.active_M)

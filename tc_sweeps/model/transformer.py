@@ -27,7 +27,7 @@ class Route:
     """Where the rows of one layer find the states that they read; it depends on the prefixes alone."""
 
     state_MR: Tensor  # the row's own state, as an index into the states of all members in a row, [M * S]
-    ancestor_MRA: Tensor  # its ancestors' states, likewise
+    ancestor_MRA: Tensor  # those of the shorter prefixes, its ancestors, likewise
     beyond_MRA1: Tensor  # whether an ancestor is padding
 
 
@@ -205,8 +205,9 @@ class ToyTransformer(nn.Module):
                 ancestor_MRA = ancestor_MRA[member_M1, prefixes.wanted_MR]
                 length_MR = length_MR.gather(1, prefixes.wanted_MR)
                 state_MR = state_MR.gather(1, prefixes.wanted_MR)
+            ancestor_MRA = ancestor_MRA[:, :, : self.max_length - 1]
             ancestor_MRA = state_of_MP.gather(1, ancestor_MRA.flatten(1)).view_as(ancestor_MRA)
-            beyond_MRA = torch.arange(ancestor_MRA.shape[2], device=length_MR.device) >= length_MR[:, :, None]
+            beyond_MRA = torch.arange(1, ancestor_MRA.shape[2] + 1, device=length_MR.device) >= length_MR[:, :, None]
             first_M1 = member_M1 * S  # where the states of each member begin
             routes.append(Route(state_MR + first_M1, ancestor_MRA + first_M1[:, :, None], beyond_MRA[..., None]))
             S, state_of_MP = P, torch.arange(P, device=length_MR.device).expand(len(state_of_MP), -1)
@@ -215,15 +216,21 @@ class ToyTransformer(nn.Module):
     def _block(self, layer: int, state_MSD: Tensor, route: Route) -> Tensor:
         """Return the states of rows after one layer, [M, R, D]: each attends to its ancestors and itself."""
         H = self.config.heads
-        M, R, A = route.ancestor_MRA.shape
+        A = route.ancestor_MRA.shape[2]
         normed_MSD = self._norm(f"norm_attention{layer}", state_MSD)
-        query_MRHK = _take(self._project(f"query{layer}", normed_MSD), route.state_MR).view(M, R, H, -1)
-        key_MRAHK = _take(self._project(f"key{layer}", normed_MSD), route.ancestor_MRA).view(M, R, A, H, -1)
-        value_MRAHO = _take(self._project(f"value{layer}", normed_MSD), route.ancestor_MRA).view(M, R, A, H, -1)
-        score_MRAH = (query_MRHK[:, :, None] * key_MRAHK).sum(-1) * key_MRAHK.shape[-1] ** -0.5
-        weight_MRAH = torch.softmax(score_MRAH.masked_fill(route.beyond_MRA1, -torch.inf), dim=2)
-        mixed_MRX = (weight_MRAH[..., None] * value_MRAHO).sum(2).flatten(2)
-        hidden_MRD = _take(state_MSD, route.state_MR) + self._project(f"output{layer}", mixed_MRX)
+        key_MSX, value_MSX = self._project(f"key{layer}", normed_MSD), self._project(f"value{layer}", normed_MSD)
+        query_MSX = self._project(f"query{layer}", normed_MSD) * (key_MSX.shape[-1] // H) ** -0.5
+        own_score_MSH = _by_head(query_MSX * key_MSX, H).sum(-1)
+        # What a row reads of its own state comes in one look-up, what it reads of its ancestors' in another.
+        own = [state_MSD, query_MSX, value_MSX, own_score_MSH]
+        state_MRD, query_MRX, own_value_MRX, own_score_MRH = _take_together(own, route.state_MR)
+        key_MRAX, value_MRAX = _take_together([key_MSX, value_MSX], route.ancestor_MRA)
+        score_MRAH = _by_head(query_MRX[:, :, None] * key_MRAX, H).sum(-1)
+        score_MRAH = score_MRAH.masked_fill(route.beyond_MRA1, -torch.inf)
+        weight_MRAH = torch.softmax(torch.cat([score_MRAH, own_score_MRH[:, :, None]], dim=2), dim=2)
+        mixed_MRHO = weight_MRAH[:, :, A, :, None] * _by_head(own_value_MRX, H)
+        mixed_MRHO = mixed_MRHO + (weight_MRAH[:, :, :A, :, None] * _by_head(value_MRAX, H)).sum(2)
+        hidden_MRD = state_MRD + self._project(f"output{layer}", mixed_MRHO.flatten(2))
         if self.config.mlp_width:
             inner_MRF = torch.relu(self._project(f"mlp_in{layer}", self._norm(f"norm_mlp{layer}", hidden_MRD)))
             hidden_MRD = hidden_MRD + self._project(f"mlp_out{layer}", inner_MRF)
@@ -275,3 +282,13 @@ def _take(table_MSX: Tensor, index: Tensor) -> Tensor:
     same, bit for bit, in any stack.
     """
     return F.embedding(index, table_MSX.flatten(0, 1))
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """Return what all heads hold, [..., X], as [..., H, X / H]."""
+    return x.view(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+def _take_together(tables: Sequence[Tensor], index: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows of several tables at the same index."""
+    return torch.split(_take(torch.cat(list(tables), dim=-1), index), [table.shape[-1] for table in tables], dim=-1)

@@ -131,7 +131,7 @@ class RunFolder:
     def save_survival(self) -> None:
         """Write the survival curves so far to survival.parquet: with every checkpoint, and when the run finishes."""
         names = ("step", "threshold", "count")
-        columns = {name: np.concatenate([part[name] for part in self._survival] or [[]]) for name in names}
+        columns = {name: np.concatenate([part[name] for part in self._survival] or [np.empty(0)]) for name in names}
         replace(self.path / "survival.parquet", lambda path: pq.write_table(pa.table(columns), path))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:

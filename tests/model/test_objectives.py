@@ -15,6 +15,7 @@ from naive_transformer import naive_logits, weights_of
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import ToyTransformer, loss, loss_floor, trained_tensors
+from tc_sweeps.model.objectives import loss_gradient
 from tc_sweeps.model.prefixes import full_batch, padded_sentences, stack_batches
 
 V = 4
@@ -228,3 +229,14 @@ def test_padded_sentences_keep_every_members_own():
     padded_MNL, count_M = padded_sentences(drawn)
     assert padded_MNL.tolist() == [[[0, 1], [2, 3], [1, 1]], [[3, 3], [-1, -1], [-1, -1]]]
     assert count_M.tolist() == [3, 1]
+
+
+@settings(deadline=None, max_examples=40)
+@given(corpora(), st.sampled_from(["all", "last"]), st.integers(0, 99))
+def test_the_gradient_in_the_logits_is_that_of_the_loss(corpus, positions, seed):
+    model, batch = model_for(corpus, seed), full_batch(corpus, positions)
+    logits = model.logits(batch.prefixes).detach().requires_grad_()
+    [wanted] = torch.autograd.grad(loss(logits, batch.targets).sum(), [logits])
+    found, p_MT = loss_gradient(logits.detach(), batch.targets)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
+    assert -(batch.targets.weight_MT * p_MT.log()).sum().item() == pytest.approx(loss(logits, batch.targets).item())
