@@ -63,6 +63,8 @@ def pack(configs: Sequence[Config], *, workers: int | None, devices: int, memory
     for kind in kinds.values():
         most = max(1, min(limit // kind.bytes, math.ceil(total / workers / kind.cost)))
         pieces = math.ceil(len(kind.configs) / most)
+        if pieces > 1:  # a multiple of the workers, so that none is left alone with the last stack
+            pieces = min(len(kind.configs), math.ceil(pieces / workers) * workers)
         for piece in range(pieces):  # of equal size, up to one run
             members = kind.configs[piece::pieces]
             stacks.append(Stack(members, kind.cost * len(members)))

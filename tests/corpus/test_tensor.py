@@ -136,3 +136,11 @@ def test_find_rows_finds_exactly_the_rows_that_the_table_holds(drawn, random):
     held = table.tolist()
     wanted = [held.index(row) if row in held else -1 for row in rows.tolist()]
     assert find_rows(rows, table).tolist() == wanted
+
+
+def test_rows_that_are_too_many_to_number_are_sorted_all_the_same() -> None:
+    rows = torch.tensor([[2**62, -5, 1], [0, 2**62, 1], [2**62, -5, 1], [0, -(2**62), 3]])
+    distinct, place, count = distinct_rows(rows)
+    assert distinct.tolist() == [[0, -(2**62), 3], [0, 2**62, 1], [2**62, -5, 1]]
+    assert place.tolist() == [2, 1, 2, 0]
+    assert count.tolist() == [1, 1, 2]
