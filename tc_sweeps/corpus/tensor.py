@@ -21,12 +21,13 @@ def distinct_rows(rows_Kn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         empty = rows_Kn.new_zeros(0)
         return rows_Kn, empty, empty
     low_n = rows_Kn.amin(0)
-    size_n = rows_Kn.amax(0) - low_n + 1
-    if math.prod(size_n.tolist()) >= 2**63:  # too many to number
+    sizes = [high - low + 1 for low, high in zip(low_n.tolist(), rows_Kn.amax(0).tolist(), strict=True)]
+    if math.prod(sizes) >= 2**63:  # too many to number
         distinct_Gn, place_K, count_G = torch.unique(rows_Kn, dim=0, return_inverse=True, return_counts=True)
         return distinct_Gn, place_K, count_G
     # As numbers in mixed radix, which are sorted ten times faster than rows.
-    stride_n = torch.cat([size_n.flip(0).cumprod(0).flip(0)[1:], torch.ones_like(size_n[:1])])
+    size_n = torch.tensor(sizes)
+    stride_n = torch.tensor([math.prod(sizes[place + 1 :]) for place in range(len(sizes))])
     number_K = ((rows_Kn - low_n) * stride_n).sum(1)
     number_G, place_K, count_G = torch.unique(number_K, return_inverse=True, return_counts=True)
     return number_G[:, None] // stride_n % size_n + low_n, place_K, count_G
