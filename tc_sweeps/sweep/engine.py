@@ -119,9 +119,8 @@ class _Sweep:
                 if not unfinished or not waits:
                     break
                 time.sleep(POLL_SECONDS)
-            Checkpoints(self.path).prune(
-                [run.run_id for run in SweepFolder(self.path).runs() if not self._is_done(run)]
-            )
+            every = SweepFolder(self.path).runs(every=True)  # a smaller plan forgets no checkpoint of a larger one
+            Checkpoints(self.path).prune([run.run_id for run in every if not self._is_done(run)])
 
     def _folder(self, config: Config) -> RunFolder:
         return RunFolder.of(config, self.outputs)
@@ -215,6 +214,7 @@ class _Sweep:
             process.start()
             writer.close()
             workers.append((process, reader))
+        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             for process, _ in workers:
                 process.join()
@@ -224,6 +224,8 @@ class _Sweep:
             for process, _ in workers:
                 process.join()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
         errors = [error for _, reader in workers if (error := _received(reader)) is not None]
         if errors:
             raise errors[0]

@@ -1,0 +1,111 @@
+"""Which runs share a stack, how large stacks are, and what is trained first."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tc_sweeps.config import Config, resolve
+from tc_sweeps.corpus import build_corpus
+from tc_sweeps.sweep.packing import Packed, pack
+from tc_sweeps.train import stack_key
+
+GIB = 1 << 30
+
+
+def configs(**axes: list[object]) -> list[Config]:
+    """The product of axes: data__num_sentences=[40, 90] is data.num_sentences=40,90."""
+    made = []
+    for values in product(*axes.values()):
+        tree: dict[str, dict[str, object]] = {"data": {"vocab_size": 20, "num_sentences": 90}}
+        for name, value in zip(axes, values, strict=True):
+            group, _, key = name.partition("__")
+            tree.setdefault(group, {})
+            if key:
+                tree[group][key] = value
+            else:
+                tree[group] = value  # type: ignore[assignment]
+        made.append(resolve(tree))
+    return made
+
+
+def packed(runs: list[Config], *, workers: int = 1, memory_bytes: int = GIB) -> Packed:
+    return pack(runs, workers=workers, devices=2, memory_bytes=memory_bytes, on_cpu=True)
+
+
+def sizes(plan: Packed) -> list[int]:
+    return [len(stack.configs) for stack in plan.stacks]
+
+
+def test_seeds_rates_and_decays_share_a_stack() -> None:
+    runs = configs(seed=[0, 1, 2], training__learning_rate=[0.01, 0.1], training__weight_decay=[0.0, 1.0])
+    assert sizes(packed(runs)) == [12]
+
+
+def test_shapes_and_shared_settings_do_not() -> None:
+    axes: dict[str, list[object]] = {
+        "data__num_sentences": [40, 90],
+        "model__width": [8, 16],
+        "training__steps": [100, 200],
+        "artifacts__threshold": [0.5, 0.7],
+    }
+    for name, values in axes.items():
+        assert sizes(packed(configs(**{name: values}, seed=[0]))) == [1, 1]
+
+
+def test_corpora_of_one_bucket_share_a_stack() -> None:
+    runs = configs(data__num_sentences=[88, 89, 90], seed=[0])
+    assert sizes(packed(runs)) == [3]
+
+
+def test_the_longest_comes_first_and_every_worker_has_its_share() -> None:
+    runs = configs(training__steps=[100, 1000], seed=[0, 1, 2, 3])
+    plan = packed(runs, workers=2)
+    assert plan.workers == 2
+    assert [stack.configs[0].training.steps for stack in plan.stacks] == [1000, 1000, 100]
+    assert sizes(plan) == [2, 2, 4]
+
+
+def test_memory_bounds_a_stack() -> None:
+    runs = configs(seed=list(range(8)))
+    assert sizes(packed(runs)) == [8]
+    assert sizes(packed(runs, memory_bytes=1)) == [1] * 8
+
+
+def test_little_work_is_left_to_one_worker() -> None:
+    runs = configs(seed=[0, 1])
+    assert pack(runs, workers=None, devices=2, memory_bytes=GIB, on_cpu=True).workers == 1
+    many = configs(seed=list(range(200)))
+    assert pack(many, workers=None, devices=2, memory_bytes=GIB, on_cpu=True).workers == 2
+    assert pack(runs, workers=None, devices=2, memory_bytes=GIB, on_cpu=False).workers == 2
+
+
+def test_a_corpus_that_cannot_be_built_stands_alone() -> None:
+    bad = resolve({"data": {"name": "triples", "path": "nowhere.tsv"}})
+    assert sorted(sizes(packed([*configs(seed=[0, 1]), bad]))) == [1, 2]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.tuples(st.integers(0, 99), st.sampled_from([30, 60]), st.sampled_from([8, 16])), unique=True),
+    st.integers(1, 4),
+    st.integers(1, 1 << 24),
+)
+def test_every_run_is_in_exactly_one_stack_of_its_kind(
+    drawn: list[tuple[int, int, int]], workers: int, memory: int
+) -> None:
+    runs = [
+        resolve({"seed": seed, "data": {"vocab_size": 20, "num_sentences": n}, "model": {"width": width}})
+        for seed, n, width in drawn
+    ]
+    if not runs:
+        return
+    plan = packed(runs, workers=workers, memory_bytes=memory)
+    together = [config for stack in plan.stacks for config in stack.configs]
+    assert sorted(map(id, together)) == sorted(map(id, runs))
+    for stack in plan.stacks:
+        assert len({stack_key(config, build_corpus(config.data)) for config in stack.configs}) == 1
+    costs = [stack.cost for stack in plan.stacks]
+    assert costs == sorted(costs, reverse=True)
