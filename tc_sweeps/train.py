@@ -302,7 +302,7 @@ class _Member:
             **counter.facts(place),
             "model/parameters": model.num_parameters(embedding=True),
             "model/non_embedding_parameters": model.num_parameters(embedding=False),
-            "code/version": code_version(),
+            "code_version": code_version(),
         }
         self.folder.write_facts(facts, self.corpus.tokens)
         rows = self.folder.rows()

@@ -40,6 +40,8 @@ def launch(shell: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             code: object = 0
         except SystemExit as ended:
             code = ended.code
+        if "joblib.externals.loky" in sys.modules:  # its workers stay, with the environment of this launch
+            sys.modules["joblib.externals.loky"].get_reusable_executor().shutdown()
         out, err = capsys.readouterr()
         if isinstance(code, str):  # what Python prints on its way out
             code, err = 1, err + code

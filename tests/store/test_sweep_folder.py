@@ -168,8 +168,7 @@ def test_results_of_a_sweep_without_runs_are_an_empty_table(sweep: SweepFolder) 
     assert len(pd.read_parquet(sweep.path / "results.parquet")) == 0
 
 
-@pytest.mark.parametrize("files", [0, 1, 2])
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(("again", "files"), [(False, 0), (False, 1), (False, 2), (True, 0), (True, 1)])
 def test_a_run_that_dies_as_it_begins_spoils_no_table(
     sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch, files: int, again: bool
 ) -> None:
