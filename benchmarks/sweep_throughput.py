@@ -374,6 +374,7 @@ def train_stack(sweep: Sweep) -> dict[str, float]:
     from tc_sweeps.corpus import build_corpus
     from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer
 
+    torch.set_num_threads(1)  # as a worker does
     blocks = min(5, sweep.steps)
     configs = composed(replace(sweep, evaluations=blocks))
     corpora = [build_corpus(config.data) for config in configs]
@@ -457,15 +458,13 @@ def split(sweep: Sweep, began: float) -> dict[str, float]:
     from tc_sweeps.store import Mirror, RunFolder
 
     configs = composed(sweep, tracking={"mode": "offline"})
-    import wandb  # noqa: F401  imported by the first mirror else
-
     start_up = time.time() - began
     parts = Parts()
     parts.wrap("corpora", train, "build_corpus", "make_counter")
     parts.wrap("compute", StackModule, "training_step")
-    parts.wrap("counting", Counter, "evaluate", "full_survival")
+    parts.wrap("counting", Counter, "evaluate")
     parts.wrap("last tables", train, "most_confident", "fiber_table")
-    writers = ("begin", "write_facts", "add_row", "add_survival", "write_table", "set_state", "finish")
+    writers = ("begin", "write_facts", "add_row", "add_survival", "save_survival", "write_table", "set_state", "finish")
     parts.wrap("files", RunFolder, *writers)
     parts.wrap("W&B", train, "open_mirror")
     for mirror in Mirror.__subclasses__():
