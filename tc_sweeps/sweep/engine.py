@@ -247,6 +247,8 @@ def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, errors: Connec
     import torch
 
     signal.signal(signal.SIGTERM, _interrupt)
+    # Where it was spawned; a fork has what Hydra set up.
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
     threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())

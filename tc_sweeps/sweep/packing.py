@@ -14,7 +14,7 @@ from tc_sweeps.train import counted, stack_key
 __all__ = ["Packed", "Stack", "pack"]
 
 # Activations and gradients that a stack holds at most on a CPU: beyond the cache, more members are no faster.
-CPU_BYTES = 24 << 20
+CPU_BYTES = 64 << 20
 # About five seconds on one core; with less to do for each, another process does not pay.
 WORTH_A_WORKER = 1.5e9
 
