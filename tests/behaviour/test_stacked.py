@@ -163,6 +163,25 @@ def test_a_worker_that_is_killed_costs_a_continuation(
     assert_whole(undisturbed)
 
 
+def test_a_signal_to_the_launch_ends_its_workers_too(shell: Path, command: Command) -> None:
+    process = command("-m", *KILLED, "hydra.launcher.workers=2")
+
+    def two_train() -> bool:
+        running = [name for name, status in statuses("s").items() if int(str(status["step"])) > 100]
+        return len({json.loads(Path("outputs/s", n, ".lease").read_text())["pid"] for n in running}) == 2
+
+    wait_until(two_train, process)
+    workers = {json.loads(path.read_text())["pid"] for path in Path("outputs/s").glob("*/.lease")}
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+    assert "interrupted" in {status["state"] for status in statuses("s").values()}
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not list(Path("outputs/s").glob("*/.lease"))
+
+
 # ------------------------------------------------------------------------------------------------------ two launches
 
 

@@ -82,6 +82,12 @@ def test_little_work_is_left_to_one_worker() -> None:
     assert pack(runs, workers=None, devices=2, memory_bytes=GIB, on_cpu=False).workers == 2
 
 
+def test_as_many_workers_as_asked_for() -> None:
+    runs = configs(seed=list(range(6)))
+    assert packed(runs, workers=3).workers == 3
+    assert packed(runs, workers=9).workers == 6  # no more than stacks
+
+
 def test_a_corpus_that_cannot_be_built_stands_alone() -> None:
     bad = resolve({"data": {"name": "triples", "path": "nowhere.tsv"}})
     assert sorted(sizes(packed([*configs(seed=[0, 1]), bad]))) == [1, 2]
