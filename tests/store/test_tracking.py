@@ -359,7 +359,13 @@ def test_ctrl_c_and_a_scheduler_s_signal_do_not_cut_the_mirror_short(tmp_path: P
     """
     command = [*script(body, tmp_path), str(tmp_path)]
     with started(
-        command, env=surroundings(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        env=surroundings(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "logged\n"
