@@ -14,7 +14,7 @@ help: ## say what can be made
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: .venv/installed ## train two small sweeps, print their tables and draw their figures (under 4 minutes on 2 cores)
+demo: .venv/installed ## train two small sweeps, print their tables and draw their figures (about a minute on 2 cores)
 	$(BIN)/python -m tc_sweeps -m experiment=kinships sweep=demo_kinships data.held_out_fraction=0.7,0.1 model.width=32
 	$(BIN)/python -m tc_sweeps -m experiment=figure2 sweep=demo_figure2 data.num_sentences=500,1000 'seed=range(0,3)'
 	@$(BIN)/tc-sweeps table demo_figure2
