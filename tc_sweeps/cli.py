@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 import sys
@@ -23,8 +22,6 @@ from omegaconf.errors import OmegaConfBaseException
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
 from tc_sweeps.store import RunFolder, SweepFolder, run_id
 from tc_sweeps.sweep.engine import Launch, train_sweeps
-
-log = logging.getLogger(__name__)
 
 # When this command was started, and what was typed; jobs in other processes inherit both.
 _LAUNCH, _COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"

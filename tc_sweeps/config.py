@@ -24,6 +24,7 @@ __all__ = [
     "WORLDS",
     "Config",
     "ConfigError",
+    "RunFailed",
     "SweepFailed",
     "data_file",
     "explain",

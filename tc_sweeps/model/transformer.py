@@ -116,10 +116,7 @@ class ToyTransformer(nn.Module):
             context_MSD = context_MSD + position_MLD[:, :m].repeat(1, C, 1)
             token_MBD = token_MBD + position_MLD[:, m, None]
         hidden_MSD = self._attend_product(context_MSD.view(M, C, m, -1), token_MBD).flatten(1, 2)
-        if self.config.mlp_width:
-            inner_MSF = torch.relu(self._project("mlp_in0", self._norm("norm_mlp0", hidden_MSD)))
-            hidden_MSD = hidden_MSD + self._project("mlp_out0", inner_MSF)
-        return self._norm("norm_final", hidden_MSD).view(M, C, B, -1)
+        return self._norm("norm_final", self._after_mlp(0, hidden_MSD)).view(M, C, B, -1)
 
     def _attend_product(self, context_MCAD: Tensor, token_MBD: Tensor) -> Tensor:
         """Return the states of tokens after the first layer's attention to a context and themselves, [M, C, B, D].
@@ -231,10 +228,14 @@ class ToyTransformer(nn.Module):
         mixed_MRHO = weight_MRAH[:, :, A, :, None] * _by_head(own_value_MRX, H)
         mixed_MRHO = mixed_MRHO + (weight_MRAH[:, :, :A, :, None] * _by_head(value_MRAX, H)).sum(2)
         hidden_MRD = state_MRD + self._project(f"output{layer}", mixed_MRHO.flatten(2))
-        if self.config.mlp_width:
-            inner_MRF = torch.relu(self._project(f"mlp_in{layer}", self._norm(f"norm_mlp{layer}", hidden_MRD)))
-            hidden_MRD = hidden_MRD + self._project(f"mlp_out{layer}", inner_MRF)
-        return hidden_MRD
+        return self._after_mlp(layer, hidden_MRD)
+
+    def _after_mlp(self, layer: int, hidden_MSD: Tensor) -> Tensor:
+        """Return the states after the MLP of a layer, the same ones where it has none."""
+        if not self.config.mlp_width:
+            return hidden_MSD
+        inner_MSF = torch.relu(self._project(f"mlp_in{layer}", self._norm(f"norm_mlp{layer}", hidden_MSD)))
+        return hidden_MSD + self._project(f"mlp_out{layer}", inner_MSF)
 
     def _project(self, name: str, x_MSD: Tensor) -> Tensor:
         projected = x_MSD @ self.get_parameter(name)

@@ -110,6 +110,8 @@ class _Sweep:
                     configs = {self._folder(config).run_id: config for config in stack.configs}
                     folders = [self._folder(config) for config in stack.configs]
                     claimed = worker.claim(folders, wanted=lambda folder: not self._is_done(folder))
+                    if not claimed:
+                        continue
                     title = f"stack {number}/{len(stacks)}" if len(stacks) > 1 else self.path.name
                     for alike in self._alike(claimed):
                         self._train_stack([configs[folder.run_id] for folder in alike], worker, title, slot)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import build_corpus
-from tc_sweeps.model import batch_shape
 from tc_sweeps.train import counted, stack_key
 
 __all__ = ["Packed", "Stack", "pack"]
@@ -78,11 +77,12 @@ def _measure(config: Config) -> tuple[object, float, int]:
     except Exception:  # it will fail alone when it is trained, and its reason be recorded there
         return object(), 1.0, 1
     model, training = config.model, config.training
-    prefixes, wanted, _ = batch_shape(corpus, config)
+    key = stack_key(config, corpus)
+    prefixes, wanted, _ = key[-1]  # the shape of its batch
     D, V = model.width, corpus.vocab_size
     inner = model.layers * (12 * D + 2 * model.mlp_width)  # numbers held for a prefix, besides its logits
     places = corpus.places(**counted(config))
     contexts = math.prod(len(tokens) for tokens in places)
     cost = training.steps * (wanted * V + prefixes * inner) + training.evaluations * contexts * (V + inner)
     parameters = 2 * V * D + model.layers * D * (4 * D + 2 * model.mlp_width)
-    return stack_key(config, corpus), cost, 4 * (4 * wanted * V + 3 * prefixes * inner + 8 * parameters)
+    return key, cost, 4 * (4 * wanted * V + 3 * prefixes * inner + 8 * parameters)
