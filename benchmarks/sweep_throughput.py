@@ -100,7 +100,7 @@ SWEEPS = {
 }
 MODEL = Sweep(width=32, vocab_size=100, sentences=(500,), seeds=1)  # the model of the two tables below
 STACKS = (1, 8, 64, 512, 1000)
-SPLITS = (1, 48)
+SPLITS = (1, 16)  # alone, and about as many as the launcher packs
 CPU_MEMBER_STEPS = 60_000  # a stack on the CPU makes no more of them: a minute at 1 ms each
 TABLES = [*SWEEPS, "stacks", "split"]
 

@@ -9,7 +9,7 @@ Letters: `M` member, `T` threshold, `C` listed context, `Q` listed n-gram, `V` v
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -126,6 +126,7 @@ class Counter:
         # The data tensors of the loss by order; a member has none of an order where it has no such sentences.
         tensors = [{tensor.order: tensor for tensor in trained_tensors(corpus, positions)} for corpus in corpora]
         self._trained = {n: [member.get(n) for member in tensors] for n in sorted({n for t in tensors for n in t})}
+        self._buffer = 32 + self.contexts.total // 1000  # rows of a member that may be in doubt
         self._labels = label_listing(corpora, order, places, self._trained.get(order, [None] * len(corpora)), device)
         self._positions = positions
         self._closed_M = torch.tensor([isinstance(c.labelled_contexts(order), str) for c in corpora], device=device)
@@ -139,7 +140,7 @@ class Counter:
         """Return the artifact counts of a stack."""
         doubles = in_float64(model)
         reading = self._read(doubles)
-        values = self._on_host(lambda buffer: self._values(doubles, reading, buffer, full_survival=full_survival))
+        values = self._on_host(lambda: self._values(doubles, reading, full_survival=full_survival))
         chosen = self._survival_thresholds(full=full_survival)
         return ArtifactCounts(
             **{name: values[f"artifacts/{name}"].long() for name in ("count", "seen", "unseen", "diagonal", "ceiling")},
@@ -155,9 +156,7 @@ class Counter:
         doubles = in_float64(model)
         reading = self._read(doubles)
         losses = self._losses_of(doubles, reading)
-        values = self._on_host(
-            lambda buffer: self._values(doubles, reading, buffer, full_survival=full_survival) | losses | carried_M
-        )
+        values = self._on_host(lambda: self._values(doubles, reading, full_survival=full_survival) | losses | carried_M)
         carried = {name: values.pop(name).tolist() for name in carried_M}
         survival = values.pop("survival").long().numpy()
         rows = [self._row(m, {k: v[m].item() for k, v in values.items()}) for m in range(len(self.corpora))]
@@ -191,26 +190,26 @@ class Counter:
     def _rows(self, model: CountedModel) -> int:
         return self.contexts.rows_at_once(model, self._memory_bytes)
 
-    def _on_host(self, compute: Any) -> Values:
-        """Run `compute(buffer)` and bring its values to the CPU in one transfer, the only synchronisation.
+    def _on_host(self, compute: Callable[[], Values]) -> Values:
+        """Run `compute` and bring its values to the CPU in one transfer, the only synchronisation.
 
-        Where more rows were in doubt than the buffer holds, once more with a buffer that is large enough.
+        Where more rows were in doubt than the buffer holds, once more with a larger one, which is kept: the further a
+        model is trained, the longer its hidden states, and the more rows are in doubt.
         """
-        buffer = 32 + self.contexts.total // 1000
         while True:
-            values: Values = compute(buffer)
+            values = compute()
             columns = [value.double().view(len(value), -1) for value in values.values()]
             host = torch.cat(columns, dim=1).cpu()
             parts = dict(zip(values, torch.split(host, [column.shape[1] for column in columns], dim=1), strict=True))
             needed = int(parts.pop("doubtful").max())
-            if needed <= buffer:
+            if needed <= self._buffer:
                 return {name: part if name == "survival" else part[:, 0] for name, part in parts.items()}
-            buffer = needed
+            self._buffer = min(needed + needed // 2, self.contexts.total)
 
     def _survival_thresholds(self, *, full: bool) -> np.ndarray:
         return self.thresholds if full else self.thresholds[self.thresholds >= 0.5]
 
-    def _values(self, model: CountedModel, reading: Reading, buffer: int, *, full_survival: bool) -> Values:
+    def _values(self, model: CountedModel, reading: Reading, *, full_survival: bool) -> Values:
         """Return every count, [M] or [M, T], on the device."""
         survived = self._survival_thresholds(full=full_survival)
         streamed = np.unique([*survived, self.threshold])
@@ -221,7 +220,7 @@ class Counter:
             exact=EXACT_THRESHOLDS,
             threshold=self.threshold,
             rows_at_once=self._rows(model),
-            buffer=buffer,
+            buffer=self._buffer,
         )
         context, ngram = self._labels.context_flag, self._labels.ngram_flag
         train_p_MQ = torch.where(ngram["train"], reading.p_MQ, 0.0)

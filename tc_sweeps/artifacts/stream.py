@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 _UNIT = 2.0**-24  # the unit roundoff of float32
-_ENTRIES = {"cpu": 1 << 20, "cuda": 1 << 26}  # entries of a block: what fits the cache, what fills the device
+# Entries of a block, per member, at least and at most. On a CPU: what stays in the cache and needs no new pages of
+# memory for a few members, and enough work per member for many. On CUDA: what fills the device.
+_ENTRIES = {"cpu": (1 << 18, 1 << 19, 1 << 21), "cuda": (1 << 26, 1 << 26, 1 << 26)}
 
 
 class CountedModel(Protocol):
@@ -142,7 +144,8 @@ class Contexts:
         M, D, V = model.unembedding_matrix().shape
         # Per row: logits and probabilities in float32; about ten float64 vectors of the width per token.
         row_bytes = M * (V * (4 + 4 + 1) + D * 8 * 10 * (self.places + 1))
-        liked = _ENTRIES.get(self.total_M.device.type, _ENTRIES["cuda"]) // (M * V)
+        each, least, most = _ENTRIES.get(self.total_M.device.type, _ENTRIES["cuda"])
+        liked = min(max(least, M * each), most) // (M * V)
         return max(1, min(liked, memory_bytes // row_bytes))
 
 

@@ -147,6 +147,21 @@ def test_a_row_exactly_at_the_threshold_is_no_artifact_and_more_doubts_than_room
     assert count_artifacts(model, corpus, threshold=just_below).count.item() == 40**3 - 30
 
 
+def test_room_for_rows_in_doubt_grows_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row is in doubt: the first evaluation streams twice, those after it once."""
+    corpora = [random_world(40, 30, 3, seed=0)]
+    model = sharp_model(corpora, "attention", seed=0, sharpness=0.0)
+    measured = counter(corpora, threshold=1 / 40)
+    rooms = []
+    monkeypatch.setattr(
+        "tc_sweeps.artifacts.counter.stream", lambda *a, **k: rooms.append(k["buffer"]) or stream(*a, **k)
+    )
+    rows = [measured.evaluate(model).rows for _ in range(3)]
+    assert len(rooms) == 4
+    assert rooms[0] < 40**2 <= rooms[1] == rooms[3]
+    assert rows[0] == rows[1] == rows[2]
+
+
 def test_weights_that_overflow_float32_are_counted_in_float64() -> None:
     corpus = random_world(6, 20, 3, seed=0)
     model = sharp_model([corpus], "attention", seed=0, sharpness=1e14)
@@ -273,7 +288,7 @@ def test_nothing_waits_for_the_device_before_the_one_transfer(threshold: float) 
     doubles = in_float64(model)
     with _Synchronisations() as waiting:
         reading = measured._read(doubles)
-        measured._values(doubles, reading, 256, full_survival=True)
+        measured._values(doubles, reading, full_survival=True)
         measured._losses_of(doubles, reading)
     assert waiting.found == []
 
