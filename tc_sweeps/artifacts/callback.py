@@ -45,12 +45,15 @@ class ArtifactCallback(pl.Callback):
         assert isinstance(pl_module, StackModule)
         module, running = pl_module, [m for m, runs in enumerate(self._running) if runs]
         at_end = module.step == module.blocks[-1]
-        evaluated = self._counter.evaluate(module.model, full_survival=at_end, failed_step=module.failed_step_M)
+        evaluated = self._counter.evaluate(
+            module.model, running_M=module.active_M, full_survival=at_end, failed_step=module.failed_step_M
+        )
         failed_steps = [int(step) for step in evaluated.carried["failed_step"]]
         states = {m: self._state(module, m, failed_steps[m], evaluated.rows[m]) for m in running}
         complete = evaluated.thresholds, evaluated.survival
         if "finished" in states.values() and not at_end:  # a member that has reached its target before
-            complete = self._counter.full_survival(module.model)
+            counts = self._counter.count(module.model, running_M=module.active_M, full_survival=True)
+            complete = counts.survival_thresholds.numpy(), counts.survival.numpy()
         for m, state in states.items():
             thresholds, survival = evaluated.thresholds, evaluated.survival
             if state == "finished":

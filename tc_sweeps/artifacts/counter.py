@@ -136,11 +136,14 @@ class Counter:
 
     # ----------------------------------------------------------------------------------------------------- evaluating
 
-    def count(self, model: CountedModel, *, full_survival: bool) -> ArtifactCounts:
-        """Return the artifact counts of a stack."""
+    def count(
+        self, model: CountedModel, *, running_M: Tensor | None = None, full_survival: bool = False
+    ) -> ArtifactCounts:
+        """Return the artifact counts of a stack; `running_M` as for `evaluate`."""
         doubles = in_float64(model)
         reading = self._read(doubles)
-        values = self._on_host(lambda: self._values(doubles, reading, full_survival=full_survival))
+        read_M = torch.ones_like(self._closed_M) if running_M is None else running_M
+        values = self._on_host(lambda: self._values(doubles, reading, read_M, full_survival=full_survival))
         chosen = self._survival_thresholds(full=full_survival)
         return ArtifactCounts(
             **{name: values[f"artifacts/{name}"].long() for name in ("count", "seen", "unseen", "diagonal", "ceiling")},
@@ -148,23 +151,28 @@ class Counter:
             survival_thresholds=torch.tensor(chosen, dtype=torch.float64),
         )
 
-    def evaluate(self, model: CountedModel, *, full_survival: bool = False, **carried_M: Tensor) -> Evaluated:
+    def evaluate(
+        self, model: CountedModel, *, running_M: Tensor | None = None, full_survival: bool = False, **carried_M: Tensor
+    ) -> Evaluated:
         """Return everything that is logged at an evaluation; with `full_survival` the whole survival curve.
 
+        `running_M`: False for members whose numbers nobody reads; theirs are not exact, since of a model that has
+        diverged every row is in doubt.
         `carried_M`: values of the device that should come along to the host, so that nobody else has to synchronise.
         """
         doubles = in_float64(model)
         reading = self._read(doubles)
         losses = self._losses_of(doubles, reading)
-        values = self._on_host(lambda: self._values(doubles, reading, full_survival=full_survival) | losses | carried_M)
+        read_M = torch.isfinite(losses["train/loss"])
+        if running_M is not None:
+            read_M &= running_M
+        values = self._on_host(
+            lambda: self._values(doubles, reading, read_M, full_survival=full_survival) | losses | carried_M
+        )
         carried = {name: values.pop(name).tolist() for name in carried_M}
         survival = values.pop("survival").long().numpy()
         rows = [self._row(m, {k: v[m].item() for k, v in values.items()}) for m in range(len(self.corpora))]
         return Evaluated(rows, self._survival_thresholds(full=full_survival), survival, carried)
-
-    def full_survival(self, model: CountedModel) -> tuple[np.ndarray, np.ndarray]:
-        """Return all thresholds of the survival curve, [T], and N(tau) for every member, [M, T]."""
-        return self.thresholds, self.count(model, full_survival=True).survival.numpy()
 
     def facts(self, member: int) -> Row:
         """Return what is known of a member's corpus before anything is trained, by the names of the results table."""
@@ -209,8 +217,8 @@ class Counter:
     def _survival_thresholds(self, *, full: bool) -> np.ndarray:
         return self.thresholds if full else self.thresholds[self.thresholds >= 0.5]
 
-    def _values(self, model: CountedModel, reading: Reading, *, full_survival: bool) -> Values:
-        """Return every count, [M] or [M, T], on the device."""
+    def _values(self, model: CountedModel, reading: Reading, read_M: Tensor, *, full_survival: bool) -> Values:
+        """Return every count, [M] or [M, T], on the device; exact for members that will be read."""
         survived = self._survival_thresholds(full=full_survival)
         streamed = np.unique([*survived, self.threshold])
         totals = stream(
@@ -221,6 +229,7 @@ class Counter:
             threshold=self.threshold,
             rows_at_once=self._rows(model),
             buffer=self._buffer,
+            decided_M=read_M,
         )
         context, ngram = self._labels.context_flag, self._labels.ngram_flag
         train_p_MQ = torch.where(ngram["train"], reading.p_MQ, 0.0)

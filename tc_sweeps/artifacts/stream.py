@@ -167,13 +167,14 @@ def stream(
     threshold: float,
     rows_at_once: int,
     buffer: int,
+    decided_M: Tensor,
 ) -> Totals:
     """Return how many n-grams over the considered contexts have a probability strictly above each threshold.
 
     `thresholds` increase, and `threshold` is one of them. `model` holds the weights in float64. `exact`: the thresholds
     whose counts equal a float64 brute force; at the others a row that float32 rounds to the wrong side counts there.
-    `threshold` is always exact. Thresholds of at least 1/2 only need the greatest probability of a row, lower ones
-    every entry.
+    `threshold` is always exact. Of members that are not in `decided_M`, [M], rows in doubt are left out. Thresholds of
+    at least 1/2 only need the greatest probability of a row, lower ones every entry.
 
     The totals are right only where `doubtful_M` is at most `buffer`; no synchronisation.
     """
@@ -193,7 +194,7 @@ def stream(
 
     for block in contexts.blocks(rows_at_once):
         top_MC, entries_MCT, sure_MC = _screened(block, model, operand, low, sharp, deepest)
-        doubt_MC = block.valid_MC & ~sure_MC
+        doubt_MC = block.valid_MC & ~sure_MC & decided_M[:, None]
         counted_MC = block.valid_MC & sure_MC
         rows_MT += count_above(torch.where(counted_MC, top_MC, 0.0), threshold_T)
         low_MT += torch.where(counted_MC[..., None], entries_MCT, 0).sum(1)

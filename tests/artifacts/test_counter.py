@@ -129,6 +129,7 @@ def test_the_same_counts_whatever_the_chunks() -> None:
             threshold=0.1,
             rows_at_once=rows,
             buffer=100,
+            decided_M=torch.ones(2, dtype=torch.bool),
         )
         for rows in (1, 7, 81)
     ]
@@ -160,6 +161,22 @@ def test_room_for_rows_in_doubt_grows_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(rooms) == 4
     assert rooms[0] < 40**2 <= rooms[1] == rooms[3]
     assert rows[0] == rows[1] == rows[2]
+
+
+def test_members_that_have_diverged_put_no_row_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpora = [random_world(40, 30, 3, seed=seed) for seed in (0, 1, 2)]
+    model = sharp_model(corpora, "attention", seed=0)
+    alone = counter(corpora[:1]).evaluate(model.member(0)).rows
+    with torch.no_grad():
+        model.get_parameter("embedding")[1] = math.nan
+        model.get_parameter("embedding")[2] *= 1e30
+    rooms = []
+    monkeypatch.setattr(
+        "tc_sweeps.artifacts.counter.stream", lambda *a, **k: rooms.append(k["buffer"]) or stream(*a, **k)
+    )
+    evaluated = counter(corpora).evaluate(model, running_M=torch.tensor([True, True, False]))
+    assert evaluated.rows[:1] == alone
+    assert len(rooms) == 1
 
 
 def test_weights_that_overflow_float32_are_counted_in_float64() -> None:
@@ -260,6 +277,7 @@ def test_few_rows_of_a_trained_model_are_in_doubt() -> None:
         threshold=0.5,
         rows_at_once=4096,
         buffer=10,
+        decided_M=torch.ones(1, dtype=torch.bool),
     )
     assert totals.doubtful_M.item() < 10  # of 10,000
 
@@ -288,7 +306,7 @@ def test_nothing_waits_for_the_device_before_the_one_transfer(threshold: float) 
     doubles = in_float64(model)
     with _Synchronisations() as waiting:
         reading = measured._read(doubles)
-        measured._values(doubles, reading, full_survival=True)
+        measured._values(doubles, reading, torch.ones(2, dtype=torch.bool), full_survival=True)
         measured._losses_of(doubles, reading)
     assert waiting.found == []
 
