@@ -455,7 +455,7 @@ def split(sweep: Sweep, began: float) -> dict[str, float]:
     from tc_sweeps import train
     from tc_sweeps.artifacts import Counter
     from tc_sweeps.model import StackModule
-    from tc_sweeps.store import Mirror, RunFolder
+    from tc_sweeps.store import Job, Mirror, RunFolder
 
     configs = composed(sweep, tracking={"mode": "offline"})
     start_up = time.time() - began
@@ -469,7 +469,7 @@ def split(sweep: Sweep, began: float) -> dict[str, float]:
     parts.wrap("W&B", train, "open_mirror")
     for mirror in Mirror.__subclasses__():
         parts.wrap("W&B", mirror, "log", "log_survival", "summarize", "finish")
-    results = train.train(configs)
+    results = train.train([Job.of(config) for config in configs])
     parts.stop()
     unfinished = [result for result in results if result.state != "finished"]
     if unfinished:

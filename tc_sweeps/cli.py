@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
 from tc_sweeps.store import RunFolder, SweepFolder, run_id
-from tc_sweeps.sweep.engine import Launch, train_sweeps
+from tc_sweeps.sweep.engine import Launch, interrupt, train_sweeps
 
 # When this command was started, and what was typed; jobs in other processes inherit both.
 _LAUNCH, _COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
@@ -52,7 +53,7 @@ def job(composed: DictConfig) -> dict[str, float]:
             workers=1,
             retry_failed=True,
             experiment=settings.runtime.choices.get("experiment"),
-            started=None if alone else os.environ.get(_LAUNCH),
+            name=None if alone else os.environ.get(_LAUNCH),
             command=os.environ.get(_COMMAND),
         )
         config = resolve(composed)
@@ -81,8 +82,8 @@ def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[di
     outcomes: dict[int, dict[str, float] | RunFailed] = {}
     for experiment in dict.fromkeys(name for name, _ in jobs):
         places = [place for place, (name, _) in enumerate(jobs) if name == experiment]
-        started, command = os.environ.get(_LAUNCH), os.environ.get(_COMMAND)
-        launch = Launch(**settings, experiment=experiment, started=started, command=command)
+        name, command = os.environ.get(_LAUNCH), os.environ.get(_COMMAND)
+        launch = Launch(**settings, experiment=experiment, name=name, command=command)
         outcomes |= zip(places, train_sweeps([jobs[place][1] for place in places], launch), strict=True)
     return [outcomes[place] for place in range(len(jobs))]
 
@@ -106,6 +107,7 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     os.environ[_LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
     os.environ[_COMMAND] = f"{program} {shlex.join(arguments)}"
     sys.argv = [program, *arguments]
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         try:
             hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(job)()

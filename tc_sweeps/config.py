@@ -334,7 +334,7 @@ def explain(error: BaseException) -> str:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
     for link in chain:
-        if isinstance(link, ConfigError):
+        if isinstance(link, ConfigError | SweepFailed):
             return str(link)
     for link in chain:
         name = getattr(link, "full_key", None)

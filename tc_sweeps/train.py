@@ -7,14 +7,13 @@ on the device at each evaluation) -> one row of numbers per member -> local file
 from __future__ import annotations
 
 import logging
-import os
+import secrets
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
 import pytorch_lightning as pl
@@ -25,7 +24,7 @@ from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, 
 from tc_sweeps.config import Config, ConfigError, leaves
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, batch_shape, evaluation_steps
-from tc_sweeps.store import OUTPUTS, Checkpoints, Mirror, RunFolder, Saved, Worker, code_version, open_mirror
+from tc_sweeps.store import Checkpoints, Job, Mirror, RunFolder, Saved, Worker, code_version, open_mirror, run_id
 
 __all__ = ["Result", "counted", "device_of", "is_out_of_memory", "stack_key", "train"]
 
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 
 MOST_CONFIDENT = 10_000  # artifacts kept by name; a table of that many is 200 kB
 
-Progress = Callable[[int, int], object]
+Progress = Callable[[int, int, int], object]
 State = dict[str, torch.Tensor]
 
 
@@ -47,47 +46,53 @@ class Result:
 
 
 def train(
-    configs: Sequence[Config],
+    jobs: Sequence[Job],
     *,
-    outputs: Path = OUTPUTS,
     job_type: str = "run",
     worker: Worker | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """Train resolved configs that agree in `stack_key` as a stack, each from its checkpoint if it has one.
+    """Train runs that agree in `stack_key` as a stack, each from its checkpoint if it has one.
 
-    Everything about a run lies in its folder, `outputs/<sweep>/<run_id>/`, from before the first step. Members that
-    fail take nobody with them. An interrupt or an error of the system (a full disk) leaves the others to be continued
-    by the next call, any other exception marks them as failed; all of these are raised on. `worker`: who holds the
-    leases of the runs; a member whose lease is lost is not published any more. `progress` is told the member-steps
-    made and how many members go on.
+    Runs whose checkpoints stand at different steps are as many stacks. Everything about a run lies in its folder,
+    `outputs/<sweep>/<run_id>/`, from before the first step. Members that fail take nobody with them. An interrupt, an
+    error of the system (a full disk) and a want of memory leave the others to be continued by the next call, any other
+    exception marks them as failed; all of these are raised on. `worker`: who holds the leases of the runs; a member
+    whose lease is lost is not published any more. `progress` is told the member-steps made since it was last told,
+    those that are left, and how many runs go on.
     """
-    folders = [RunFolder.of(config, outputs) for config in configs]
+    folders = [job.folder for job in jobs]
     try:
         with _one_thread(), ExitStack() as open_mirrors:
             saved = Checkpoints(folders[0].path.parent).find()
             members = [
-                open_mirrors.enter_context(_Member(config, folder, corpus, saved.get(folder.run_id), job_type, worker))
-                for config, folder in zip(configs, folders, strict=True)
-                if (corpus := _corpus(config, folder)) is not None
+                open_mirrors.enter_context(_Member(job, corpus, saved.get(job.folder.run_id), job_type, worker))
+                for job in jobs
+                if (corpus := _corpus(job)) is not None
             ]
-            if len({(member.evaluations_made, *stack_key(member.config, member.corpus)) for member in members}) > 1:
-                raise ValueError(
-                    "These runs are not alike in shape, shared settings or steps made: no stack holds them."
-                )
-            state = _saved_state(members)
-            while members:
-                members, state = _fit(members, state, progress)
+            if len({stack_key(member.config, member.corpus) for member in members}) > 1:
+                raise ValueError("These runs are not alike in shape or shared settings: no stack holds them.")
+
+            def tell(made: int) -> None:
+                if progress is not None:
+                    progress(made, sum(m.steps_left for m in members), sum(m.running for m in members))
+
+            tell(0)
+            steps = sorted({member.step for member in members})
+            for stack in [[member for member in members if member.step == step] for step in steps]:
+                state = _saved_state(stack)
+                while stack:
+                    stack, state = _fit(stack, state, tell)
     except (KeyboardInterrupt, SystemExit) as interrupt:  # Lightning turns both signals into a SystemExit
         signal.signal(signal.SIGINT, signal.default_int_handler)  # and ignores any further Ctrl-C
-        _end(folders, "interrupted", "interrupted by a signal; the same command continues it")
+        _end(folders, worker, "interrupted", "interrupted by a signal; the same command continues it")
         raise KeyboardInterrupt from interrupt
     except Exception as error:
         if isinstance(error, OSError) or is_out_of_memory(error):
             with suppress(OSError):  # the disk that is full may not take this either; the error itself is raised on
-                _end(folders, "interrupted", f"{type(error).__name__}: {error}; the same command continues it")
+                _end(folders, worker, "interrupted", f"{type(error).__name__}: {error}; the same command continues it")
             raise
-        _end(folders, "failed", f"{type(error).__name__}: {error}")
+        _end(folders, worker, "failed", f"{type(error).__name__}: {error}")
         raise
     return [Result(folder, folder.status["state"], folder.status["reason"]) for folder in folders]
 
@@ -107,10 +112,14 @@ def stack_key(config: Config, corpus: Corpus) -> tuple[Any, ...]:
     return *shared, corpus.vocab_size, corpus.order, batch_shape(corpus, config)
 
 
-def _corpus(config: Config, folder: RunFolder) -> Corpus | None:
+def _corpus(job: Job) -> Corpus | None:
     """Return the corpus of a run; one that cannot be built fails the run, and nobody else."""
+    config, folder = job.config, job.folder
     try:
-        return build_corpus(config.data)
+        corpus = build_corpus(config.data)
+        if run_id(config) != folder.run_id:
+            raise ConfigError(f"data.path={getattr(config.data, 'path', None)} was changed after the launch.")
+        return corpus
     except Exception as error:
         folder.begin(config, METRICS)
         folder.set_state(
@@ -120,13 +129,15 @@ def _corpus(config: Config, folder: RunFolder) -> Corpus | None:
         return None
 
 
-def _end(folders: Sequence[RunFolder], state: str, reason: str) -> None:
+def _end(folders: Sequence[RunFolder], worker: Worker | None, state: str, reason: str) -> None:
+    """Record how runs ended that are not done: those that had begun, and those that cannot begin."""
+    ended = ("running", "queued") if state == "failed" else ("running",)
     for folder in folders:
-        if folder.status["state"] == "running":
+        if folder.status["state"] in ended and (worker is None or worker.holds(folder)):
             folder.set_state(state, reason=reason)
 
 
-def _fit(members: Sequence[_Member], state: State | None, progress: Progress | None) -> tuple[list[_Member], State]:
+def _fit(members: Sequence[_Member], state: State | None, tell: Callable[[int], None]) -> tuple[list[_Member], State]:
     """Train members until all are done, or half of them; return those that are not, with the state they go on from."""
     configs, corpora = [m.config for m in members], [m.corpus for m in members]
     device = device_of(configs[0])
@@ -143,7 +154,7 @@ def _fit(members: Sequence[_Member], state: State | None, progress: Progress | N
     counter = make_counter(configs, corpora, device)
     for place, member in enumerate(members):
         member.join(model, counter, place)
-    keeper = _Keeper(members, progress)
+    keeper = _Keeper(members, tell)
     counting = ArtifactCallback(counter, lambda evaluation: members[evaluation.member].publish(evaluation))
     trainer = _trainer(configs[0].training.evaluations - evaluations_made, device, [counting, keeper])
     trainer.fit(module, CorpusModule(corpora, configs[0]))
@@ -153,9 +164,11 @@ def _fit(members: Sequence[_Member], state: State | None, progress: Progress | N
 class _Keeper(pl.Callback):
     """Tells the progress, saves checkpoints, ends a stack of which half have ended; all after evaluations."""
 
-    def __init__(self, members: Sequence[_Member], progress: Progress | None) -> None:
-        self._members, self._progress = members, progress
+    def __init__(self, members: Sequence[_Member], tell: Callable[[int], None]) -> None:
+        self._members, self._tell = members, tell
         self._running = len(members)
+        # Of no other stack, ever: what stands in a checkpoint may be all that its runs have.
+        self._name = secrets.token_hex(8)
         self._saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -163,10 +176,9 @@ class _Keeper(pl.Callback):
         assert isinstance(pl_module, StackModule)
         made = pl_module.step - pl_module.blocks[pl_module.blocks.index(pl_module.step) - 1]
         running = [member for member in self._members if member.running]
-        if self._progress is not None:
-            self._progress(made * self._running, len(running))
+        self._tell(made * self._running)
         self._running = len(running)
-        # The rest of the steps in a stack of their own: cheap on a CPU, where a device may have to capture them anew.
+        # The rest of the steps in a stack of their own: cheap on a CPU, whereas a device may have to capture them anew.
         if not running or (pl_module.device.type == "cpu" and 2 * len(running) <= len(self._members)):
             trainer.should_stop = True
         if running and time.monotonic() - self._saved >= running[0].config.training.checkpoint_seconds:
@@ -177,9 +189,8 @@ class _Keeper(pl.Callback):
         folders = [member.folder for member in running]
         for folder in folders:
             folder.save_survival()
-        name = f"{os.getpid()}-{folders[0].run_id}"
         state = {name: value.cpu().numpy() for name, value in self.state(module).items()}
-        Checkpoints(folders[0].path.parent).save(name, folders, module.step, state)
+        Checkpoints(folders[0].path.parent).save(self._name, folders, module.step, state)
 
     def state(self, module: StackModule) -> State:
         """Return the state of the members that are not done."""
@@ -266,23 +277,15 @@ def _saved_state(members: Sequence[_Member]) -> State | None:
 class _Member:
     """One run of a stack; writes its evaluations where they belong, its folder and its mirror at W&B."""
 
-    def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        corpus: Corpus,
-        saved: Saved | None,
-        job_type: str,
-        worker: Worker | None,
-    ) -> None:
+    def __init__(self, job: Job, corpus: Corpus, saved: Saved | None, job_type: str, worker: Worker | None) -> None:
         """Begin an attempt at the run, behind its checkpoint where its table reaches that far."""
-        self.config, self.folder, self.corpus, self._worker = config, folder, corpus, worker
-        self.saved, step = saved, saved.step if saved else 0
-        self.evaluations_made = [0, *evaluation_steps(config.training)].index(step)
+        self.config, self.folder, self.corpus, self._worker = job.config, job.folder, corpus, worker
+        self.saved, self.step = saved, saved.step if saved else 0
+        self.evaluations_made = [0, *evaluation_steps(job.config.training)].index(self.step)
         self.running = True
         self._job_type, self._began = job_type, time.monotonic()
         self._visible, self._mirror = False, Mirror()
-        folder.begin(config, METRICS, step=step)
+        job.folder.begin(job.config, METRICS, step=self.step)
         for remark in corpus.remarks:
             log.warning(remark)
 
@@ -291,6 +294,11 @@ class _Member:
 
     def __exit__(self, *_: object) -> None:
         self._mirror.finish(self.folder.status["state"])
+
+    @property
+    def steps_left(self) -> int:
+        """Optimizer steps up to the last one."""
+        return self.config.training.steps - self.step if self.running else 0
 
     def join(self, model: ToyTransformer, counter: Counter, place: int) -> None:
         """Take a place in a stack; in its first one the run becomes visible."""
@@ -320,6 +328,7 @@ class _Member:
             return
         self.running = evaluation.state == "running"
         self.evaluations_made += 1
+        self.step = step
         if evaluation.state == "failed":
             reason = f"the loss was not finite at step {step}; a lower training.learning_rate may help"
             folder.set_state("failed", reason=reason, step=step)
@@ -345,6 +354,8 @@ class _Member:
         )
         self.folder.write_table("artifacts", surest)
         self.folder.write_table("fibers", fiber_table(model, self.corpus, order=over["order"]))
+        # First the mirror, which a run that is killed before its last word shows anew; a finished one never would.
+        self._mirror.finish("finished")
         self.folder.finish({name: value[0].detach().cpu().numpy() for name, value in model.named_parameters()})
         shown = (
             "train/accuracy",

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import tc_sweeps.train
-from tc_sweeps.config import Config, resolve
-from tc_sweeps.store import RunFolder, Worker
-from tc_sweeps.sweep.engine import Launch, RunFailed, train_sweeps
+from tc_sweeps.config import Config, ConfigError, RunFailed, resolve
+from tc_sweeps.model import StackModule
+from tc_sweeps.store import Job, Worker
+from tc_sweeps.sweep.engine import Launch, _Sweep, train_sweeps
 from tc_sweeps.train import train
 
 QUICK = {"steps": 40, "evaluations": 4}
@@ -34,28 +35,28 @@ def test_runs_of_other_shapes_make_no_stack(tmp_path: Path) -> None:
     other = config(1)
     other.training.steps = 80
     with pytest.raises(ValueError, match="no stack holds them"):
-        train([config(0), other], outputs=tmp_path)
+        train([Job.of(run, tmp_path) for run in (config(0), other)])
 
 
 def test_a_member_whose_lease_is_lost_is_left_to_its_new_owner(tmp_path: Path) -> None:
-    runs = [config(0), config(1)]
-    folders = [RunFolder.of(run, tmp_path) for run in runs]
+    jobs = [Job.of(config(seed), tmp_path) for seed in (0, 1)]
+    folders = [job.folder for job in jobs]
     seen = []
 
-    def lose(member_steps: int, running: int) -> None:
-        seen.append((member_steps, running))
-        if len(seen) == 1:  # another host takes the first run over
+    def lose(made: int, left: int, running: int) -> None:
+        seen.append((made, left, running))
+        if len(seen) == 2:  # another host takes the first run over
             lease = folders[0].path / ".lease"
             lease.write_text(json.dumps(json.loads(lease.read_text()) | {"token": "other"}))
 
     with Worker(tmp_path / "s") as worker:
         worker.claim(folders, lambda folder: True)
-        train(runs, outputs=tmp_path, worker=worker, progress=lose)
+        train(jobs, worker=worker, progress=lose)
     assert [folder.status["state"] for folder in folders] == ["running", "finished"]
     assert folders[0].read_metrics()["step"].tolist() == [10]
     assert folders[1].read_metrics()["step"].tolist() == [10, 20, 30, 40]
     # Half of the stack is gone, so the other half goes on in one of its own.
-    assert seen == [(20, 2), (20, 1), (10, 1), (10, 0)]
+    assert seen == [(0, 80, 2), (20, 60, 2), (20, 20, 1), (10, 10, 1), (10, 0, 0)]
 
 
 def test_a_stack_that_memory_does_not_hold_is_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +110,57 @@ def test_a_finished_sweep_returns_what_it_recorded(tmp_path: Path) -> None:
         assert isinstance(recorded, dict)
         assert outcome["artifacts/count"] == recorded["artifacts/count"]
         assert outcome["train/loss"] == recorded["train/loss"]
+
+
+def test_a_stack_that_runs_out_of_memory_on_its_way_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run has reached its target, the others go on from their checkpoints, in two stacks."""
+    step, stacks = StackModule.training_step, []
+
+    def small(self: StackModule, batch: object) -> None:
+        if self.current_epoch == 0:
+            stacks.append((len(self.configs), self.evaluations_made))
+        if len(self.configs) > 2 and self.current_epoch == 2:
+            raise torch.OutOfMemoryError
+        step(self, batch)
+
+    monkeypatch.setattr(StackModule, "training_step", small)
+    often = {"checkpoint_seconds": 0.0}
+    runs = [config(0, **often, target_excess_loss=100.0), *(config(seed, **often) for seed in range(1, 6))]
+    outcomes = train_sweeps(runs, Launch(workers=1), outputs=tmp_path)
+    assert stacks == [(6, 0), (3, 2), (2, 2)]  # members, evaluations made before
+    folders = [Job.of(run, tmp_path).folder for run in runs]
+    assert not any(isinstance(outcome, RunFailed) for outcome in outcomes)
+    assert folders[0].status["attempt"] == 1
+    assert folders[0].read_metrics()["step"].tolist() == [10]
+    for folder in folders[1:]:
+        assert folder.read_metrics()["step"].tolist() == [10, 20, 30, 40]
+
+
+def test_a_file_of_data_that_is_changed_while_others_train_fails_its_run(tmp_path: Path) -> None:
+    file = tmp_path / "facts.tsv"
+    file.write_text("a\tb\tc\nb\tc\ta\n")
+    changed = resolve({"sweep": "s", "data": {"name": "triples", "path": str(file)}, "tracking": {"mode": "none"}})
+    jobs = [Job.of(changed, tmp_path)]
+    file.write_text("a\tb\tc\nb\tc\tb\n")
+    [result] = train(jobs)
+    assert result.state == "failed"
+    assert "changed after the launch" in str(result.reason)
+
+
+def test_a_bug_in_a_worker_is_no_want_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(_Sweep, "work", wrong)
+    runs = [config(seed) for seed in range(2)]
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: by accident"):
+        train_sweeps(runs, Launch(workers=2), outputs=tmp_path)
+    assert [Job.of(run, tmp_path).folder.status["state"] for run in runs] == ["queued", "queued"]
+
+
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": -1}, {"memory_mib": 0}])
+def test_launches_that_make_no_sense_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\..* must be at least 1"):
+        Launch(**settings)  # type: ignore[arg-type]

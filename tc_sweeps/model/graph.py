@@ -63,6 +63,9 @@ def checked(
         replay = capture(step, restore)
         replay()
         reason = disagreement(before, state, exact)
+    except torch.OutOfMemoryError:  # a smaller stack may be captured
+        restore()
+        raise
     except RuntimeError as error:  # what PyTorch raises for an operation that cannot be captured
         reason = str(error)
     restore()

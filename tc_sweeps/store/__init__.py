@@ -1,7 +1,7 @@
 """The records of runs: identity, folders, leases, checkpoints and the mirror at Weights & Biases. Knows no tensors."""
 
 from tc_sweeps.store.checkpoints import Checkpoints, Saved
-from tc_sweeps.store.folder import OUTPUTS, RunFolder
+from tc_sweeps.store.folder import OUTPUTS, Job, RunFolder
 from tc_sweeps.store.identity import code_version, run_id
 from tc_sweeps.store.lease import Worker, is_alive
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -10,6 +10,7 @@ from tc_sweeps.store.tracking import Mirror, drain, open_mirror
 __all__ = [
     "OUTPUTS",
     "Checkpoints",
+    "Job",
     "Mirror",
     "RunFolder",
     "Saved",

@@ -6,9 +6,15 @@ import fcntl
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+TEMPORARY_SECONDS = 3600.0  # no file takes so long to write: what is older was left behind by a process that was killed
 
 
 def replace(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
@@ -34,6 +40,25 @@ def replace(path: Path, write: Callable[[Path], object], *, durable: bool = True
 def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace the contents of `path` by `text` at once."""
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=durable)
+
+
+def replace_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Replace `path` by a safetensors file.
+
+    Its bytes are made in memory: what safetensors raises where it cannot write is no OSError, and a full disk is one.
+    """
+    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    replace(path, lambda temporary: temporary.write_bytes(safetensors.numpy.save(contiguous, metadata)))
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove the unfinished files of processes that were killed while they wrote in this folder."""
+    for file in folder.glob(".*.tmp"):
+        try:
+            if time.time() - file.stat().st_mtime > TEMPORARY_SECONDS:
+                file.unlink()
+        except FileNotFoundError:  # another process was faster
+            continue
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from safetensors.numpy import save_file
 
 from tc_sweeps.config import Config
-from tc_sweeps.store.files import replace, replace_text
+from tc_sweeps.store.files import remove_left_behind, replace, replace_tensors, replace_text
 from tc_sweeps.store.identity import run_id
 
 OUTPUTS = Path("outputs")  # relative to where the user stands
@@ -55,6 +54,11 @@ class RunFolder:
         """Whether the run's results stand."""
         return bool(self.status["state"] == "finished")
 
+    @property
+    def done(self) -> bool:
+        """Whether the run has finished or failed: nobody trains it any more, unless failed runs are tried again."""
+        return self.status["state"] in ("finished", "failed")
+
     def set_state(self, state: str, *, reason: str | None = None, step: int | None = None) -> None:
         """Write status.json; `step` is kept where it is not given."""
         status = self.status
@@ -81,6 +85,7 @@ class RunFolder:
         replace_text(self.path / "status.json", json.dumps(status), durable=False)
         for stale in ("model.safetensors", "artifacts.parquet", "fibers.parquet"):
             (self.path / stale).unlink(missing_ok=True)
+        remove_left_behind(self.path)
         self._columns = ["step", *columns]
         self._rows, self._survival = [], []
         if step:
@@ -135,14 +140,13 @@ class RunFolder:
         replace(self.path / "survival.parquet", lambda path: pq.write_table(pa.table(columns), path))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write `<name>.parquet`: the tables `survival`, `artifacts` and `fibers` that the report reads."""
+        """Write `<name>.parquet`: the tables `artifacts` and `fibers` that the report reads."""
         replace(self.path / f"{name}.parquet", lambda path: table.to_parquet(path, index=False))
 
     def finish(self, weights: Mapping[str, np.ndarray]) -> None:
         """Write the trained weights and only then call the run finished."""
-        contiguous = {name: np.ascontiguousarray(value) for name, value in weights.items()}
         self.save_survival()
-        replace(self.path / "model.safetensors", lambda path: save_file(contiguous, path))
+        replace_tensors(self.path / "model.safetensors", weights)
         self.set_state("finished")
 
     def _write_metrics(self) -> None:
@@ -187,6 +191,22 @@ class RunFolder:
     def read_table(self, name: str) -> pd.DataFrame:
         """Return `<name>.parquet`: survival, artifacts or fibers."""
         return pd.read_parquet(self.path / f"{name}.parquet")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to train: a resolved config, and the folder of the identity that it has at this moment.
+
+    The identity is worked out once: a file of data may change while others train.
+    """
+
+    config: Config
+    folder: RunFolder
+
+    @classmethod
+    def of(cls, config: Config, outputs: Path = OUTPUTS) -> Job:
+        """Return the job of a resolved config."""
+        return cls(config, RunFolder.of(config, outputs))
 
 
 def _number(cell: str) -> Value:

@@ -24,6 +24,7 @@ __all__ = ["Worker", "is_alive"]
 
 HEARTBEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 60.0
+FORGOTTEN_SECONDS = 3600.0
 
 
 class Worker:
@@ -41,6 +42,9 @@ class Worker:
 
     def __enter__(self) -> Worker:
         self._heartbeat.parent.mkdir(parents=True, exist_ok=True)
+        for other in self._heartbeat.parent.iterdir():  # of workers that were killed
+            if _expired(other, FORGOTTEN_SECONDS):
+                other.unlink(missing_ok=True)
         self._heartbeat.touch()
         self._thread.start()
         return self
@@ -57,7 +61,8 @@ class Worker:
         claimed = []
         with locked(self.sweep / ".leases"):  # one process of a host at a time; O_EXCL keeps hosts apart
             for folder in folders:
-                if self._take(folder) and wanted(folder):
+                # Before it is taken too: of a sweep that is nearly done most runs are not wanted.
+                if wanted(folder) and self._take(folder) and wanted(folder):
                     claimed.append(folder)
                 elif folder.run_id in self._held:
                     self.release(folder)

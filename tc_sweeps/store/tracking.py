@@ -10,6 +10,7 @@ the end of the whole process waits until everything is shown.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import io
 import itertools
 import logging
@@ -154,9 +155,7 @@ class _Writer:
         self._voice = cast(io.FileIO, self._process.stdout)
         self._heard = b""
         os.set_blocking(self._voice.fileno(), False)
-        with suppress(ImportError, AttributeError, OSError):
-            import fcntl
-
+        with suppress(AttributeError, OSError):
             fcntl.fcntl(self._messages, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     @property

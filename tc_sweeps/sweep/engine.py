@@ -1,11 +1,12 @@
 """The engine of a sweep: what is finished stays, what is missing is packed into stacks and trained by workers.
 
 A worker is a process that goes through the stacks, claims those of their runs that nobody else trains, and trains them.
-Several launches of one sweep share its work that way, and each returns the whole table.
+Several launches of one sweep share its work that way, and each returns what became of its own runs.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -23,12 +24,12 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from tc_sweeps.config import Config, ConfigError, RunFailed
-from tc_sweeps.store import OUTPUTS, Checkpoints, RunFolder, SweepFolder, Worker, drain
+from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain
 
 if TYPE_CHECKING:
     from tc_sweeps.sweep.packing import Packed, Stack
 
-__all__ = ["Launch", "RunFailed", "train_sweeps"]
+__all__ = ["Launch", "interrupt", "train_sweeps"]
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,15 @@ class Launch:
     memory_mib: int | None = None
     retry_failed: bool = False
     experiment: str | None = None
-    started: str | None = None  # names the multirun in plan.json; None for a single run
+    name: str | None = None  # of the multirun in plan.json; None for a single run
     command: str | None = None  # what was typed to start the multirun
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for what cannot be launched."""
+        for key in ("workers", "memory_mib"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ConfigError(f"hydra.launcher.{key}={value} must be at least 1.")
 
 
 Outcome = dict[str, float] | RunFailed
@@ -57,49 +65,49 @@ def train_sweeps(configs: Sequence[Config], launch: Launch, *, outputs: Path = O
     Finished runs are left alone, and so are failed ones unless `retry_failed`. torch is imported only if there is
     something to train. Errors of the system, such as a full disk, stop the launch and are raised.
     """
-    sweeps: dict[Path, dict[str, Config]] = {}
-    folders = [RunFolder.of(config, outputs) for config in configs]
-    for config, folder in zip(configs, folders, strict=True):
-        sweeps.setdefault(folder.path.parent, {})[folder.run_id] = config
+    jobs = [Job.of(config, outputs) for config in configs]
+    sweeps: dict[Path, dict[str, Job]] = {}
+    for job in jobs:
+        sweeps.setdefault(job.folder.path.parent, {})[job.folder.run_id] = job
     for path, runs in sweeps.items():
-        SweepFolder(path).add_runs(
-            list(runs), experiment=launch.experiment, launch=launch.started, command=launch.command
-        )
-        for run_id, config in runs.items():
-            folder = RunFolder(path / run_id)
-            if launch.retry_failed and folder.status["state"] == "failed":
-                folder.set_state("queued")
-            folder.queue(config)
+        SweepFolder(path).add_runs(list(runs), experiment=launch.experiment, launch=launch.name, command=launch.command)
+        for job in runs.values():
+            if launch.retry_failed and job.folder.status["state"] == "failed":
+                job.folder.set_state("queued")
+            job.folder.queue(job.config)
     for path, runs in sweeps.items():
-        _Sweep(path, launch, outputs).train(list(runs.values()))
-    return [_outcome(folder) for folder in folders]
+        _Sweep(path, launch).train(list(runs.values()))
+    return [_outcome(job.folder) for job in jobs]
 
 
 def _outcome(folder: RunFolder) -> Outcome:
-    return folder.read_last() if folder.finished else RunFailed(f"{folder.path}: {folder.status['reason']}.")
+    if folder.finished:
+        return folder.read_last()
+    reason = folder.status["reason"] or "it did not finish"
+    return RunFailed(f"{folder.path}: {reason.rstrip('.')}.")
 
 
 class _Sweep:
     """The missing runs of one sweep, and how they get trained."""
 
-    def __init__(self, path: Path, launch: Launch, outputs: Path) -> None:
-        self.path, self.launch, self.outputs = path, launch, outputs
+    def __init__(self, path: Path, launch: Launch) -> None:
+        self.path, self.launch = path, launch
 
-    def train(self, configs: Sequence[Config]) -> None:
+    def train(self, jobs: Sequence[Job]) -> None:
         """Train until every run is finished or failed, by this launch or another."""
         for attempt in range(ATTEMPTS):
-            missing = [config for config in configs if not self._is_done(self._folder(config))]
-            if attempt == 0 and len(configs) > 1:
-                log.info("%s: %d runs, %d to train", self.path, len(configs), len(missing))
+            missing = [job for job in jobs if not job.folder.done]
+            if attempt == 0 and len(jobs) > 1:
+                log.info("%s: %d runs, %d to train", self.path, len(jobs), len(missing))
             if not missing:
                 return
             packed = self._pack(missing, attempt)
             if packed.workers > 1 and not self._supervise(packed):
                 continue  # a worker was killed
             self.work(packed.stacks, waits=True)
-        for config in missing:
-            folder = self._folder(config)
-            if not self._is_done(folder):
+        with Worker(self.path) as worker:  # what was in training when its worker was killed, and nobody else took up
+            folders = [job.folder for job in missing]
+            for folder in worker.claim(folders, wanted=lambda folder: folder.status["state"] == "running"):
                 folder.set_state("failed", reason=f"its worker was killed {ATTEMPTS} times; memory may have run out")
 
     def work(self, stacks: Sequence[Stack], *, slot: int = 0, waits: bool) -> None:
@@ -107,37 +115,25 @@ class _Sweep:
         with Worker(self.path) as worker:
             while True:
                 for number, stack in enumerate(stacks, 1):
-                    configs = {self._folder(config).run_id: config for config in stack.configs}
-                    folders = [self._folder(config) for config in stack.configs]
-                    claimed = worker.claim(folders, wanted=lambda folder: not self._is_done(folder))
+                    claimed = worker.claim([job.folder for job in stack.jobs], wanted=lambda run: not run.done)
                     if not claimed:
                         continue
                     title = f"stack {number}/{len(stacks)}" if len(stacks) > 1 else self.path.name
-                    for alike in self._alike(claimed):
-                        self._train_stack([configs[folder.run_id] for folder in alike], worker, title, slot)
+                    self._train([job for job in stack.jobs if job.folder in claimed], worker, title, slot)
                     for folder in claimed:
                         worker.release(folder)
-                unfinished = [f.run_id for s in stacks for c in s.configs if not self._is_done(f := self._folder(c))]
-                if not unfinished or not waits:
-                    break
+                    Checkpoints(self.path).prune()
+                if not waits or all(job.folder.done for stack in stacks for job in stack.jobs):
+                    return
                 time.sleep(POLL_SECONDS)
-            every = SweepFolder(self.path).runs(every=True)  # a smaller plan forgets no checkpoint of a larger one
-            Checkpoints(self.path).prune([run.run_id for run in every if not self._is_done(run)])
 
-    def _folder(self, config: Config) -> RunFolder:
-        return RunFolder.of(config, self.outputs)
-
-    @staticmethod
-    def _is_done(folder: RunFolder) -> bool:
-        return folder.status["state"] in ("finished", "failed")
-
-    def _pack(self, configs: Sequence[Config], attempt: int) -> Packed:
+    def _pack(self, jobs: Sequence[Job], attempt: int) -> Packed:
         import torch
 
         from tc_sweeps.sweep.packing import pack
         from tc_sweeps.train import device_of
 
-        on_cpu = [device_of(config).type for config in configs].count("cpu") > 0
+        on_cpu = any(device_of(job.config).type == "cpu" for job in jobs)
         devices = _cores() if on_cpu else torch.cuda.device_count()
         memory = self.launch.memory_mib
         if memory is not None:
@@ -146,57 +142,61 @@ class _Sweep:
             memory_bytes = _free_memory() // 2 if on_cpu else devices * torch.cuda.mem_get_info()[0] * 3 // 4
         torch.set_num_threads(1)  # what forks has no threads
         return pack(
-            configs,
+            jobs,
             workers=self.launch.workers,
             devices=devices,
-            memory_bytes=memory_bytes >> attempt,
+            memory_bytes=memory_bytes,
             on_cpu=on_cpu,
+            attempt=attempt,
         )
 
-    def _alike(self, folders: Sequence[RunFolder]) -> list[list[RunFolder]]:
-        """Return the runs of a stack grouped by the step at which their checkpoints stand."""
-        saved = Checkpoints(self.path).find()
-        groups: dict[int, list[RunFolder]] = {}
-        for folder in folders:
-            step = saved[folder.run_id].step if folder.run_id in saved else 0
-            groups.setdefault(step, []).append(folder)
-        return list(groups.values())
+    def _train(self, jobs: Sequence[Job], worker: Worker, title: str, slot: int) -> None:
+        """Train claimed runs as one stack, or as two where memory does not hold one."""
+        if self._fits(jobs, worker, title, slot):
+            return
+        gc.collect()  # of the stack that was too large nothing is in use any more
+        rest = [job for job in jobs if not job.folder.done]
+        log.warning("%s: out of memory; %d runs go on as two stacks", title, len(rest))
+        for half in (rest[::2], rest[1::2]):
+            if half:
+                self._train(half, worker, title, slot)
 
-    def _train_stack(self, configs: Sequence[Config], worker: Worker, title: str, slot: int) -> None:
-        """Train claimed runs as one stack; what goes wrong stands in their status, and the sweep goes on."""
+    def _fits(self, jobs: Sequence[Job], worker: Worker, title: str, slot: int) -> bool:
+        """Train claimed runs as one stack; return False where several runs are too many for the memory.
+
+        What else goes wrong stands in their status, and the sweep goes on.
+        """
         from tc_sweeps.train import is_out_of_memory, train
 
-        began, made = time.monotonic(), 0
-        steps = sum(config.training.steps for config in configs)
-        with tqdm(
-            total=steps, desc=title, unit="step", unit_scale=True, position=slot, leave=False, disable=None
-        ) as bar:
+        began, all_made = time.monotonic(), 0
+        with tqdm(desc=title, total=0, unit="step", unit_scale=True, position=slot, leave=False, disable=None) as bar:
 
-            def progress(member_steps: int, running: int) -> None:
-                nonlocal made
-                made += member_steps
-                bar.set_postfix_str(f"{len(configs) - running} of {len(configs)} runs done", refresh=False)
-                bar.update(member_steps)
+            def progress(made: int, left: int, running: int) -> None:
+                nonlocal all_made
+                all_made += made
+                bar.total = all_made + left
+                bar.set_postfix_str(f"{len(jobs) - running} of {len(jobs)} runs done", refresh=False)
+                bar.update(made)
 
-            job_type = self.launch.experiment or configs[0].data.name
             try:
-                train(configs, outputs=self.outputs, job_type=job_type, worker=worker, progress=progress)
+                train(
+                    jobs, job_type=self.launch.experiment or jobs[0].config.data.name, worker=worker, progress=progress
+                )
             except OSError:
                 raise
             except Exception as error:
                 if not is_out_of_memory(error):
-                    log.exception("%s: %d runs failed", title, len(configs))
-                elif len(configs) == 1:
-                    self._folder(configs[0]).set_state("failed", reason=f"out of memory: {error}")
+                    log.exception("%s: %d runs failed", title, len(jobs))
+                elif len(jobs) > 1:
+                    return False
                 else:
-                    log.warning("%s: out of memory; its %d runs go on as two stacks", title, len(configs))
-                    for half in (configs[::2], configs[1::2]):
-                        self._train_stack(half, worker, title, slot)
-                return
-        if len(configs) > 1:
+                    jobs[0].folder.set_state("failed", reason=f"out of memory: {error}")
+                return True
+        if len(jobs) > 1:
             seconds = time.monotonic() - began
-            rate = f"{made / seconds:,.0f} member-steps per second"
-            log.info("%s: %d runs in %.1f s, %s", title, len(configs), seconds, rate)
+            rate = f"{all_made / seconds:,.0f} member-steps per second"
+            log.info("%s: %d runs in %.1f s, %s", title, len(jobs), seconds, rate)
+        return True
 
     # ------------------------------------------------------------------------------------------------------- workers
 
@@ -208,26 +208,24 @@ class _Sweep:
         forks = sys.platform == "linux" and not torch.cuda.is_available()
         context = multiprocessing.get_context("fork" if forks else "spawn")
         workers = []
-        for slot in range(packed.workers):
-            reader, writer = context.Pipe(duplex=False)
-            process = context.Process(  # type: ignore[attr-defined]
-                target=_be_worker, args=(self, packed.stacks, slot, writer)
-            )
-            process.start()
-            writer.close()
-            workers.append((process, reader))
-        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
+            for slot in range(packed.workers):
+                reader, writer = context.Pipe(duplex=False)
+                process = context.Process(  # type: ignore[attr-defined]
+                    target=_be_worker, args=(self, packed.stacks, slot, writer)
+                )
+                workers.append((process, reader))
+                process.start()
+                writer.close()
             for process, _ in workers:
                 process.join()
         except BaseException:
-            for process, _ in workers:
+            started = [process for process, _ in workers if process.pid is not None]
+            for process in started:
                 process.terminate()
-            for process, _ in workers:
+            for process in started:
                 process.join()
             raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
         errors = [error for _, reader in workers if (error := _received(reader)) is not None]
         if errors:
             raise errors[0]
@@ -248,7 +246,7 @@ def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, errors: Connec
     """What a worker process does."""
     import torch
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     # Where it was spawned; a fork has what Hydra set up.
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
     threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
@@ -258,11 +256,15 @@ def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, errors: Connec
         sweep.work(stacks, slot=slot, waits=False)
     except (KeyboardInterrupt, OSError, ConfigError) as error:
         errors.send(error)
+    except Exception as error:  # a bug: with its traceback here, as one line where the launch is told
+        log.exception("A worker failed")
+        errors.send(RuntimeError(f"{type(error).__name__}: {error}"))
     finally:
         drain()
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
+    """Do on a signal as on Ctrl-C: what is in training ends orderly, and its runs can be continued."""
     raise KeyboardInterrupt
 
 

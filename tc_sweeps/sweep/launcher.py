@@ -38,7 +38,9 @@ class StackedLauncherConf:
 
     _target_: str = "hydra_plugins.tc_sweeps.StackedLauncher"
     workers: int | None = None  # processes that train; null: one per CUDA device, without one as many as pay
-    memory_mib: int | None = None  # what all stacks in training may take; null: half of what is free
+    # What the tensors of all stacks in training may take, at most: null is half of what is free. On a CPU a stack takes
+    # no more than pays. The libraries of a process and artifacts.memory_mib come on top.
+    memory_mib: int | None = None
     retry_failed: bool = False  # train runs again that failed; others are never trained twice
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import build_corpus
+from tc_sweeps.store import Job
 from tc_sweeps.train import counted, stack_key
 
 __all__ = ["Packed", "Stack", "pack"]
@@ -22,7 +23,7 @@ WORTH_A_WORKER = 1.5e9
 class Stack:
     """Runs that train together."""
 
-    configs: list[Config]
+    jobs: list[Job]
     cost: float  # arithmetic, up to a constant factor
 
 
@@ -40,32 +41,36 @@ class _Kind:
 
     cost: float  # of one run
     bytes: int  # of one run
-    configs: list[Config] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
 
 
-def pack(configs: Sequence[Config], *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool) -> Packed:
-    """Return all runs in stacks, none above its worker's share of work and memory.
+def pack(
+    jobs: Sequence[Job], *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool, attempt: int = 0
+) -> Packed:
+    """Return all runs in stacks, none of several runs above its worker's share of work and memory.
 
-    `workers`: how many there shall be; None for as many as pay, at most one for each of the `devices`.
+    `workers`: how many there shall be; None for as many as pay, at most one for each of the `devices`. `attempt`: how
+    often workers were killed over these runs; each time a stack takes half the memory.
     """
     kinds: dict[object, _Kind] = {}
-    for config in configs:
-        key, cost, size = _measure(config)
-        kinds.setdefault(key, _Kind(cost, size)).configs.append(config)
-    total = sum(kind.cost * len(kind.configs) for kind in kinds.values())
+    for job in jobs:
+        key, cost, size = _measure(job.config)
+        kinds.setdefault(key, _Kind(cost, size)).jobs.append(job)
+    total = sum(kind.cost * len(kind.jobs) for kind in kinds.values())
     if workers is None:
         workers = max(1, min(devices, int(total / WORTH_A_WORKER) if on_cpu else devices))
     limit = memory_bytes // workers
     if on_cpu:
         limit = min(limit, CPU_BYTES)
+    limit >>= attempt
     stacks = []
     for kind in kinds.values():
         most = max(1, min(limit // kind.bytes, math.ceil(total / workers / kind.cost)))
-        pieces = math.ceil(len(kind.configs) / most)
+        pieces = math.ceil(len(kind.jobs) / most)
         if pieces > 1:  # a multiple of the workers, so that none is left alone with the last stack
-            pieces = min(len(kind.configs), math.ceil(pieces / workers) * workers)
+            pieces = min(len(kind.jobs), math.ceil(pieces / workers) * workers)
         for piece in range(pieces):  # of equal size, up to one run
-            members = kind.configs[piece::pieces]
+            members = kind.jobs[piece::pieces]
             stacks.append(Stack(members, kind.cost * len(members)))
     return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)))
 

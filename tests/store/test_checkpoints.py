@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +62,50 @@ def test_what_nobody_needs_is_removed(folders: list[RunFolder]) -> None:
     checkpoints = Checkpoints(folders[0].path.parent)
     checkpoints.save("old", folders, 50, state(1, 2, 3))
     checkpoints.save("new", folders[:2], 100, state(1, 2))
-    checkpoints.prune([folders[1].run_id, folders[2].run_id])
+    folders[0].set_state("finished")
+    checkpoints.prune()
     assert {saved.file.stem for saved in checkpoints.find().values()} == {"old", "new"}
-    checkpoints.prune([folders[0].run_id])
+    folders[2].set_state("failed")
+    checkpoints.prune()
     assert {saved.file.stem for saved in checkpoints.find().values()} == {"new"}
-    checkpoints.prune([])
+    folders[1].set_state("finished")
+    checkpoints.prune()
     assert checkpoints.find() == {}
+
+
+def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_found(folders: list[RunFolder]) -> None:
+    checkpoints = Checkpoints(folders[0].path.parent)
+    checkpoints.save("stack", folders, 50, state(1, 2, 3))
+    found = checkpoints.find()[folders[1].run_id]
+    checkpoints.save("stack", folders[1:], 100, state(4, 5))
+    with pytest.raises(OSError, match="was replaced"):
+        checkpoints.load([found])
+
+
+def test_a_disk_that_takes_no_more_is_an_error_of_the_system(folders: list[RunFolder]) -> None:
+    """The libraries that write tensors raise errors of their own, which would pass for a bug and fail the run."""
+    checkpoints = Checkpoints(folders[0].path.parent)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoints.save("stack", folders, 50, state(1, 2, 3))
+        with pytest.raises(OSError, match="File too large"):
+            folders[0].finish({"embedding": np.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoints.find() == {}
+    assert not folders[0].finished
+
+
+def test_what_killed_writers_left_behind_is_removed(folders: list[RunFolder]) -> None:
+    checkpoints = Checkpoints(folders[0].path.parent)
+    checkpoints.save("stack", folders, 50, state(1, 2, 3))
+    left, new = (folders[0].path.parent / ".checkpoints" / f".a.{name}.tmp" for name in ("old", "new"))
+    for file in (left, new):
+        file.touch()
+    os.utime(left, (0, 0))
+    checkpoints.prune()
+    assert not left.exists()
+    assert new.exists()
+    assert len(checkpoints.find()) == 3
