@@ -102,6 +102,9 @@ def _task_of(composed: DictConfig) -> dict[str, Any]:
 
 def run(arguments: Sequence[str], *, program: str) -> int:
     """Hand the arguments to Hydra; returns the exit code."""
+    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    if multirun:  # first: Hydra's parser takes no overrides on both sides of an option
+        arguments = ["-m", *(argument for argument in arguments if argument not in multirun)]
     own_words = "HYDRA_FULL_ERROR" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and the sentence below can be ours
     os.environ[_LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")

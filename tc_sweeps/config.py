@@ -344,6 +344,8 @@ def explain(error: BaseException) -> str:
             return f"Unknown key '{name!s}'{_nearest(str(name), link.parent_node)}"
         return f"{name!s}: {str(link).splitlines()[0].rstrip('.')}."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and (several := re.match(r"Ambiguous value for argument '(.*)'$", lines[0])):
+        return f"{several[1]}: several values make a sweep, which -m starts."
     if "Config search path:" in lines:  # an unknown choice of a group: the choices matter, not where they were sought
         lines = lines[: lines.index("Config search path:")]
     return " ".join(lines)

@@ -125,7 +125,6 @@ def _corpus(job: Job) -> Corpus | None:
         folder.set_state(
             "failed", reason=str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         )
-        log.error("%s: %s", folder.path, folder.status["reason"])
         return None
 
 
@@ -280,7 +279,8 @@ class _Member:
     def __init__(self, job: Job, corpus: Corpus, saved: Saved | None, job_type: str, worker: Worker | None) -> None:
         """Begin an attempt at the run, behind its checkpoint where its table reaches that far."""
         self.config, self.folder, self.corpus, self._worker = job.config, job.folder, corpus, worker
-        self.saved, self.step = saved, saved.step if saved else 0
+        self.saved, self._first = saved, saved.step if saved else 0
+        self.step = self._first
         self.evaluations_made = [0, *evaluation_steps(job.config.training)].index(self.step)
         self.running = True
         self._job_type, self._began = job_type, time.monotonic()
@@ -361,6 +361,7 @@ class _Member:
             "train/accuracy",
             "artifacts/count",
             "artifacts/per_ngram",
+            "artifacts/labelled_share",
             "generalization/recall",
             "hallucination/share",
         )
@@ -369,4 +370,5 @@ class _Member:
         ]
         seconds = time.monotonic() - self._began
         level = logging.INFO if self._alone else logging.DEBUG  # a stack says one line for all
-        log.log(level, "%s: %d steps in %.1f s, %s", self.folder.path, evaluation.step, seconds, ", ".join(numbers))
+        steps = f"steps {self._first} to {evaluation.step}" if self._first else f"{evaluation.step} steps"
+        log.log(level, "%s: %s in %.1f s, %s", self.folder.path, steps, seconds, ", ".join(numbers))

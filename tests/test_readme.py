@@ -55,20 +55,22 @@ def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
     mine = next(block for block in blocks("yaml") if "sweep: mine" in block)
     (tmp_path / "my_conf/experiment").mkdir(parents=True)
     (tmp_path / "my_conf/experiment/mine.yaml").write_text(mine)
-    commands = [line for block in blocks("bash") for line in block.splitlines() if not line.startswith("make ")]
+    commands = [line for block in blocks("bash") for line in block.splitlines() if not line.startswith(("make ", ". "))]
     short = "training.steps=2 training.evaluations=1 tracking=none 'hydra.sweeper.params.seed=\"0,1\"'"
-    commands.append(f".venv/bin/python -m tc_sweeps --config-dir my_conf -m experiment=mine {short}")
+    commands.append(f"python -m tc_sweeps --config-dir my_conf -m experiment=mine {short}")
     assert len(commands) >= 6
     [python] = blocks("python")
-    commands.append(f".venv/bin/python - <<'END'\n{python}END")
+    commands.append(f"python - <<'END'\n{python}END")
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for command in commands:
         done = subprocess.run(
-            ["bash", "-ec", command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")],
+            ["bash", "-ec", command],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             check=False,
-            env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},
+            env=environment,
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     assert len(list(tmp_path.glob("outputs/widths/figures/*.png"))) == 1

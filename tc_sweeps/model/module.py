@@ -38,7 +38,7 @@ class _Rows(NamedTuple):
 
 
 class StackModule(pl.LightningModule):
-    """Trains a stack of members on their corpora; the members share everything but seed, corpus, rate, decay and target."""
+    """Trains a stack of members on their corpora; they share everything but seed, corpus, rate, decay and target."""
 
     active_M: Tensor
     failed_step_M: Tensor

@@ -15,16 +15,16 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from tc_sweeps.config import Config, ConfigError, RunFailed
 from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain
+from tc_sweeps.sweep.screen import Display, Screen, Sender, listen
 
 if TYPE_CHECKING:
     from tc_sweeps.sweep.packing import Packed, Stack
@@ -87,6 +87,17 @@ def _outcome(folder: RunFolder) -> Outcome:
     return RunFailed(f"{folder.path}: {reason.rstrip('.')}.")
 
 
+@dataclass(frozen=True)
+class _Claimed:
+    """Runs of a stack that a worker has the leases of, and where it shows how far they are."""
+
+    jobs: Sequence[Job]
+    title: str
+    worker: Worker
+    display: Display
+    slot: int
+
+
 class _Sweep:
     """The missing runs of one sweep, and how they get trained."""
 
@@ -99,18 +110,24 @@ class _Sweep:
             missing = [job for job in jobs if not job.folder.done]
             if attempt == 0 and len(jobs) > 1:
                 log.info("%s: %d runs, %d to train", self.path, len(jobs), len(missing))
+            elif attempt == 0 and not missing:
+                log.info("%s was trained before", jobs[0].folder.path)
             if not missing:
                 return
             packed = self._pack(missing, attempt)
-            if packed.workers > 1 and not self._supervise(packed):
-                continue  # a worker was killed
-            self.work(packed.stacks, waits=True)
+            if len(missing) > 1:
+                most = max(len(stack.jobs) for stack in packed.stacks)
+                log.info("Stacks: %d, of up to %d runs. Workers: %d.", len(packed.stacks), most, packed.workers)
+            with Screen() as screen:
+                if packed.workers > 1 and not self._supervise(packed, screen):
+                    continue  # a worker was killed
+                self.work(packed.stacks, screen, waits=True)
         with Worker(self.path) as worker:  # what was in training when its worker was killed, and nobody else took up
             folders = [job.folder for job in missing]
             for folder in worker.claim(folders, wanted=lambda folder: folder.status["state"] == "running"):
                 folder.set_state("failed", reason=f"its worker was killed {ATTEMPTS} times; memory may have run out")
 
-    def work(self, stacks: Sequence[Stack], *, slot: int = 0, waits: bool) -> None:
+    def work(self, stacks: Sequence[Stack], display: Display, *, slot: int = 0, waits: bool) -> None:
         """Go through the stacks and train what nobody else does; `waits`: until others have trained the rest."""
         with Worker(self.path) as worker:
             while True:
@@ -119,7 +136,8 @@ class _Sweep:
                     if not claimed:
                         continue
                     title = f"stack {number}/{len(stacks)}" if len(stacks) > 1 else self.path.name
-                    self._train([job for job in stack.jobs if job.folder in claimed], worker, title, slot)
+                    mine = [job for job in stack.jobs if job.folder in claimed]
+                    self._train(_Claimed(mine, title, worker, display, slot))
                     for folder in claimed:
                         worker.release(folder)
                     Checkpoints(self.path).prune()
@@ -150,48 +168,48 @@ class _Sweep:
             attempt=attempt,
         )
 
-    def _train(self, jobs: Sequence[Job], worker: Worker, title: str, slot: int) -> None:
+    def _train(self, stack: _Claimed) -> None:
         """Train claimed runs as one stack, or as two where memory does not hold one."""
-        if self._fits(jobs, worker, title, slot):
+        if self._fits(stack):
             return
         gc.collect()  # of the stack that was too large nothing is in use any more
-        rest = [job for job in jobs if not job.folder.done]
-        log.warning("%s: out of memory; %d runs go on as two stacks", title, len(rest))
+        rest = [job for job in stack.jobs if not job.folder.done]
+        log.warning("%s: out of memory; %d runs go on as two stacks", stack.title, len(rest))
         for half in (rest[::2], rest[1::2]):
             if half:
-                self._train(half, worker, title, slot)
+                self._train(replace(stack, jobs=half))
 
-    def _fits(self, jobs: Sequence[Job], worker: Worker, title: str, slot: int) -> bool:
+    def _fits(self, stack: _Claimed) -> bool:
         """Train claimed runs as one stack; return False where several runs are too many for the memory.
 
         What else goes wrong stands in their status, and the sweep goes on.
         """
         from tc_sweeps.train import is_out_of_memory, train
 
+        jobs, title = stack.jobs, stack.title
         began, all_made = time.monotonic(), 0
-        with tqdm(desc=title, total=0, unit="step", unit_scale=True, position=slot, leave=False, disable=None) as bar:
 
-            def progress(made: int, left: int, running: int) -> None:
-                nonlocal all_made
-                all_made += made
-                bar.total = all_made + left
-                bar.set_postfix_str(f"{len(jobs) - running} of {len(jobs)} runs done", refresh=False)
-                bar.update(made)
+        def progress(made: int, left: int, running: int) -> None:
+            nonlocal all_made
+            all_made += made
+            note = f"{len(jobs) - running} of {len(jobs)} runs done" if len(jobs) > 1 else ""
+            stack.display.show(stack.slot, title, made, left, note)
 
-            try:
-                train(
-                    jobs, job_type=self.launch.experiment or jobs[0].config.data.name, worker=worker, progress=progress
-                )
-            except OSError:
-                raise
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    log.exception("%s: %d runs failed", title, len(jobs))
-                elif len(jobs) > 1:
-                    return False
-                else:
-                    jobs[0].folder.set_state("failed", reason=f"out of memory: {error}")
-                return True
+        job_type = self.launch.experiment or jobs[0].config.data.name
+        try:
+            train(jobs, job_type=job_type, worker=stack.worker, progress=progress)
+        except OSError:
+            raise
+        except Exception as error:
+            if not is_out_of_memory(error):
+                log.exception("%s: %d runs failed", title, len(jobs))
+            elif len(jobs) > 1:
+                return False
+            else:
+                jobs[0].folder.set_state("failed", reason=f"out of memory: {error}")
+            return True
+        finally:
+            stack.display.clear(stack.slot)
         if len(jobs) > 1:
             seconds = time.monotonic() - began
             rate = f"{all_made / seconds:,.0f} member-steps per second"
@@ -200,65 +218,62 @@ class _Sweep:
 
     # ------------------------------------------------------------------------------------------------------- workers
 
-    def _supervise(self, packed: Packed) -> bool:
+    def _supervise(self, packed: Packed, screen: Screen) -> bool:
         """Have the stacks trained by worker processes; return False where one was killed."""
         import torch
 
         # A fork starts at once; CUDA does not survive one, and outside of Linux nobody vouches for it.
         forks = sys.platform == "linux" and not torch.cuda.is_available()
         context = multiprocessing.get_context("fork" if forks else "spawn")
-        workers = []
+        workers: list[BaseProcess] = []
+        pipes: list[Connection] = []
         try:
             for slot in range(packed.workers):
-                reader, writer = context.Pipe(duplex=False)
+                pipe, theirs = context.Pipe(duplex=False)
                 process = context.Process(  # type: ignore[attr-defined]
-                    target=_be_worker, args=(self, packed.stacks, slot, writer)
+                    target=_be_worker, args=(self, packed.stacks, slot, theirs, logging.root.level)
                 )
-                workers.append((process, reader))
                 process.start()
-                writer.close()
-            for process, _ in workers:
-                process.join()
+                workers.append(process)
+                pipes.append(pipe)
+                theirs.close()
+            errors = listen(pipes, screen)
         except BaseException:
-            started = [process for process, _ in workers if process.pid is not None]
-            for process in started:
+            for process in workers:
                 process.terminate()
-            for process in started:
-                process.join()
+            for pipe in pipes:  # whoever says more must not wait for a listener
+                while os.read(pipe.fileno(), 1 << 16):
+                    pass
             raise
-        errors = [error for _, reader in workers if (error := _received(reader)) is not None]
+        finally:
+            for process in workers:
+                process.join()
         if errors:
             raise errors[0]
-        killed = [process.exitcode for process, _ in workers if process.exitcode != 0]
+        killed = [process.exitcode for process in workers if process.exitcode != 0]
         for code in killed:
             log.warning("A worker was killed (exit code %s; -9 is often for want of memory); its runs go on.", code)
         return not killed
 
 
-def _received(reader: Connection) -> BaseException | None:
-    try:
-        return reader.recv()  # type: ignore[no-any-return]
-    except EOFError:
-        return None
-
-
-def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, errors: Connection) -> None:
+def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, pipe: Connection, level: int) -> None:
     """What a worker process does."""
     import torch
 
     signal.signal(signal.SIGTERM, interrupt)
-    # Where it was spawned; a fork has what Hydra set up.
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
+    sender = Sender(pipe)
+    logging.root.handlers = [sender]
+    logging.root.setLevel(level)
     threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
     try:
-        sweep.work(stacks, slot=slot, waits=False)
+        sweep.work(stacks, sender, slot=slot, waits=False)
     except (KeyboardInterrupt, OSError, ConfigError) as error:
-        errors.send(error)
-    except Exception as error:  # a bug: with its traceback here, as one line where the launch is told
+        sender.fail(error)
+    except Exception as error:  # a bug: with its traceback in the log, as one line where the launch is told
         log.exception("A worker failed")
-        errors.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        sender.fail(RuntimeError(f"{type(error).__name__}: {error}"))
     finally:
         drain()
 
