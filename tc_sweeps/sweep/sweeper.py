@@ -1,16 +1,15 @@
-"""The default sweeper, `hydra/sweeper=grid`: Hydra's product of axes, validated whole before anything starts."""
+"""The default sweeper, `hydra/sweeper=grid`: products of axes and more, validated whole before anything starts."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -20,29 +19,40 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import ConfigError, RunFailed, SweepFailed, explain
+from tc_sweeps.sweep.axes import Block, expand
 from tc_sweeps.sweep.compose import Composer, current
 
 __all__ = ["GridSweeper"]
 
 
 @dataclass
-class GridSweeperConf:
-    """The keys of `hydra.sweeper`."""
+class GridSweeperConf(Block):
+    """The keys of `hydra.sweeper`; see `axes.Block` for those of every block."""
 
     _target_: str = "hydra_plugins.tc_sweeps.GridSweeper"
-    params: dict[str, str] = field(default_factory=dict)  # axes, as on the command line: "model.width": "16,32"
+    blocks: list[Block] = field(default_factory=list)  # one after the other, each with the axes above in front
     max_batch_size: int | None = None  # jobs handed to the launcher at once; null: all, so that stacks are full
 
 
 class GridSweeper(Sweeper):
-    """Launches a product of axes, as Hydra's basic sweeper does, but no failure stops the other jobs.
+    """Launches products of axes, as Hydra's basic sweeper does, but no failure stops the other jobs.
 
-    Jobs are composed once per combination of group choices. A task function with a `check(config)` has every job
-    checked before the first starts.
+    Axes can go together (`zip`), jobs be left out (`exclude`), and several products follow each other (`blocks`). Jobs
+    are composed once per combination of group choices. A task function with a `check(config)` has every job checked
+    before the first starts.
     """
 
-    def __init__(self, params: Mapping[str, str] | None, max_batch_size: int | None) -> None:
-        self.params, self.max_batch_size = params or {}, max_batch_size
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        zip: Sequence[Any] = (),
+        exclude: Sequence[dict[str, Any]] = (),
+        blocks: Sequence[Mapping[str, Any]] = (),
+        max_batch_size: int | None = None,
+    ) -> None:
+        self._common = Block(_plain(params or {}), _plain(zip), _plain(exclude))
+        self._blocks = [Block(**block) for block in _plain(blocks)]
+        self.max_batch_size = max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what a sweep needs; Hydra calls this."""
@@ -56,9 +66,7 @@ class GridSweeper(Sweeper):
         """Validate and launch all jobs; raises `SweepFailed` at the end where some failed."""
         if self.max_batch_size is not None and self.max_batch_size < 1:
             raise ConfigError(f"hydra.sweeper.max_batch_size={self.max_batch_size} must be at least 1.")
-        parser = OverridesParser.create(config_loader=self._context.config_loader)
-        axes = [f"{key}={values}" for key, values in self.params.items()]
-        jobs = _product(parser.parse_overrides([*axes, *arguments]))
+        jobs = self.jobs(arguments)
         self.validate_batch_is_legal(jobs)
         size = self.max_batch_size or len(jobs)
         with current(self._config):  # `hydra.sweep.dir` names the sweep, and that may name a job: here, none
@@ -72,6 +80,12 @@ class GridSweeper(Sweeper):
         _raise_failures([job for batch in returns for job in batch])
         return returns
 
+    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """Return the overrides of every job; `arguments` are those of the command line, and override every block."""
+        parse = OverridesParser.create(config_loader=self._context.config_loader).parse_overrides
+        blocks = [block.within(self._common) for block in self._blocks] or [self._common]
+        return [job for block in blocks for job in expand(block, arguments, parse)]
+
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raise `ConfigError` for the first job that cannot be composed or run, with its overrides."""
         composer = Composer(self._context.config_loader, self._config)
@@ -84,24 +98,12 @@ class GridSweeper(Sweeper):
                 raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
 
 
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
 def _accept(_: DictConfig) -> None:
     """Check nothing: for a task function that says nothing of what it can run."""
-
-
-def _product(overrides: Sequence[Override]) -> list[list[str]]:
-    """Return the overrides of every job, the last axis fastest; a key given twice counts where it stood first."""
-    axes: dict[str, list[str]] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        if override.is_sweep_override() and not override.is_discrete_sweep():
-            raise ConfigError(f"{override.input_line}: an axis needs its values one by one, as in {key}=1,2,3.")
-        values = (
-            override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_element_as_str()]
-        )
-        axes[key] = [f"{key}={value}" for value in values]
-        if not axes[key]:
-            raise ConfigError(f"{override.input_line}: this axis has no values.")
-    return [list(job) for job in itertools.product(*axes.values())]
 
 
 def _raise_failures(jobs: Sequence[JobReturn]) -> None:

@@ -22,8 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from tc_sweeps import cli
-from tc_sweeps.config import ConfigError
-from tc_sweeps.sweep.sweeper import _product
+from tc_sweeps.sweep.axes import Block, expand
 from tests.behaviour.conftest import QUICK, Launch, launch, shell  # noqa: F401 -- fixtures
 
 LOCAL = [*QUICK, "training.steps=2", "training.evaluations=1", "tracking.mode=none"]
@@ -68,7 +67,7 @@ ARGUMENTS = [
 def test_the_jobs_are_those_of_hydras_sweeper_in_its_order(loader: ConfigLoader, arguments: list[str]) -> None:
     parser = OverridesParser.create(config_loader=loader)
     [expected] = BasicSweeper.split_arguments(parser.parse_overrides(arguments), None)
-    assert _product(parser.parse_overrides(arguments)) == expected
+    assert expand(Block(), arguments, parser.parse_overrides) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,6 +83,58 @@ def test_the_jobs_are_those_of_hydras_sweeper_in_its_order(loader: ConfigLoader,
 )
 def test_axes_that_make_no_jobs_are_refused(launch: Launch, argument: str, fragment: str) -> None:  # noqa: F811
     code, _, err = launch("run", "-m", argument)
+    assert code == 1
+    assert fragment in err
+    assert len(err.strip().splitlines()) == 1
+    assert not Path("outputs").exists()
+
+
+def test_zips_exclusions_and_blocks_from_the_command_line_and_from_a_file(launch: Launch) -> None:  # noqa: F811
+    axes = ["model.width=8,16", "training.learning_rate=1e-2,2e-2", "seed=0,1"]
+    said = ["hydra.sweeper.zip=[model.width,training.learning_rate]", "hydra.sweeper.exclude=[{model.width:8,seed:1}]"]
+    assert launch("run", "-m", *LOCAL, "sweep=s", *axes, *said)[0] == 0
+    assert sorted(zip(*(runs()[key] for key in ("model.width", "training.learning_rate", "seed")), strict=True)) == [
+        (8, 0.01, 0),
+        (16, 0.02, 0),
+        (16, 0.02, 1),
+    ]
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text(
+        """# @package _global_
+sweep: mine
+hydra:
+  sweeper:
+    params: {seed: "0,1"}
+    blocks:
+      - params: {training.learning_rate: "0.01,0.02", training.weight_decay: "0,1"}
+        zip: [training.learning_rate, training.weight_decay]
+      - params: {objective: last}
+        exclude: [{seed: [1, 2]}, {seed: 1}]
+"""
+    )
+    assert launch("run", "--config-dir", "conf", "-m", "experiment=mine", *LOCAL)[0] == 0
+    found = runs("mine")
+    keys = ["seed", "training.weight_decay", "objective.positions"]
+    assert sorted(zip(*(found[key] for key in keys), strict=True)) == [
+        (0, 0, "all"),
+        (0, 0, "last"),
+        (0, 1, "all"),
+        (1, 0, "all"),
+        (1, 1, "all"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "fragment"),
+    [
+        ("hydra.sweeper.zip=[seed,model.widht]", "names 'model.widht'"),
+        ("hydra.sweeper.exclude=[{sede:1}]", "did you mean 'seed'?"),
+        ("hydra.sweeper.blocks=[{parms:{seed:1}}]", "parms"),
+        ("hydra.sweeper.zip=seed", "hydra.sweeper.zip"),
+    ],
+)
+def test_what_is_wrong_about_axes_is_said_in_one_sentence(launch: Launch, said: str, fragment: str) -> None:  # noqa: F811
+    code, _, err = launch("run", "-m", "seed=0,1", said)
     assert code == 1
     assert fragment in err
     assert len(err.strip().splitlines()) == 1
@@ -303,9 +354,3 @@ def test_questions_and_refused_sweeps_import_no_torch(shell: Path, arguments: li
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_an_axis_that_cannot_be_enumerated_is_an_error_of_the_config(loader: ConfigLoader) -> None:
-    parser = OverridesParser.create(config_loader=loader)
-    with pytest.raises(ConfigError, match="one by one"):
-        _product(parser.parse_overrides(["seed=interval(0,1)"]))
