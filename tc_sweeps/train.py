@@ -80,9 +80,9 @@ def train(
             tell(0)
             steps = sorted({member.step for member in members})
             for stack in [[member for member in members if member.step == step] for step in steps]:
-                state = _saved_state(stack)
+                state, clock = _saved_state(stack), _Clock(stack)
                 while stack:
-                    stack, state = _fit(stack, state, tell)
+                    stack, state = _fit(stack, state, clock, tell)
     except (KeyboardInterrupt, SystemExit) as interrupt:  # Lightning turns both signals into a SystemExit
         signal.signal(signal.SIGINT, signal.default_int_handler)  # and ignores any further Ctrl-C
         _end(folders, worker, "interrupted", "interrupted by a signal; the same command continues it")
@@ -136,7 +136,9 @@ def _end(folders: Sequence[RunFolder], worker: Worker | None, state: str, reason
             folder.set_state(state, reason=reason)
 
 
-def _fit(members: Sequence[_Member], state: State | None, tell: Callable[[int], None]) -> tuple[list[_Member], State]:
+def _fit(
+    members: Sequence[_Member], state: State | None, clock: _Clock, tell: Callable[[int], None]
+) -> tuple[list[_Member], State]:
     """Train members until all are done, or half of them; return those that are not, with the state they go on from."""
     configs, corpora = [m.config for m in members], [m.corpus for m in members]
     device = device_of(configs[0])
@@ -154,7 +156,11 @@ def _fit(members: Sequence[_Member], state: State | None, tell: Callable[[int], 
     for place, member in enumerate(members):
         member.join(model, counter, place)
     keeper = _Keeper(members, tell)
-    counting = ArtifactCallback(counter, lambda evaluation: members[evaluation.member].publish(evaluation))
+
+    def publish(evaluation: Evaluation) -> None:
+        members[evaluation.member].publish(evaluation, clock.seconds_at(evaluation.step))
+
+    counting = ArtifactCallback(counter, publish)
     trainer = _trainer(configs[0].training.evaluations - evaluations_made, device, [counting, keeper])
     trainer.fit(module, CorpusModule(corpora, configs[0]))
     return [member for member in members if member.running], keeper.state(module)
@@ -273,6 +279,22 @@ def _saved_state(members: Sequence[_Member]) -> State | None:
     return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
+class _Clock:
+    """The seconds that each member of a stack took; at every moment those in training share the device equally."""
+
+    def __init__(self, members: Sequence[_Member]) -> None:
+        self._members, self._step = members, -1
+        self._share, self._then = 0.0, time.monotonic()
+
+    def seconds_at(self, step: int) -> float:
+        """Return each running member's seconds up to the evaluation at `step`; asked before any of them ends there."""
+        if step > self._step:
+            now, running = time.monotonic(), sum(member.running for member in self._members)
+            self._share += (now - self._then) / max(1, running)
+            self._step, self._then = step, now
+        return self._share
+
+
 class _Member:
     """One run of a stack; writes its evaluations where they belong, its folder and its mirror at W&B."""
 
@@ -317,8 +339,11 @@ class _Member:
         self._mirror = open_mirror(self.config, self.folder, job_type=self._job_type, rows=rows)
         self._mirror.summarize(facts)
 
-    def publish(self, evaluation: Evaluation) -> None:
-        """Write one evaluation; with the last one also the weights and the tables that the report reads."""
+    def publish(self, evaluation: Evaluation, seconds: float) -> None:
+        """Write one evaluation; with the last one also the weights and the tables that the report reads.
+
+        `seconds`: what this member took of the device up to now.
+        """
         if not self.running:
             return
         step, folder = evaluation.step, self.folder
@@ -339,9 +364,9 @@ class _Member:
             self._mirror.log_survival(step, evaluation.thresholds, evaluation.survival)
         self._mirror.log(step, evaluation.metrics)
         if evaluation.state == "finished":
-            self._finish(evaluation)
+            self._finish(evaluation, seconds / (step - self._first))
 
-    def _finish(self, evaluation: Evaluation) -> None:
+    def _finish(self, evaluation: Evaluation, seconds_per_step: float) -> None:
         model, artifacts = self._model.member(self.place), self.config.artifacts
         over = counted(self.config)
         surest = most_confident(
@@ -356,7 +381,8 @@ class _Member:
         self.folder.write_table("fibers", fiber_table(model, self.corpus, order=over["order"]))
         # First the mirror, which a run that is killed before its last word shows anew; a finished one never would.
         self._mirror.finish("finished")
-        self.folder.finish({name: value[0].detach().cpu().numpy() for name, value in model.named_parameters()})
+        weights = {name: value[0].detach().cpu().numpy() for name, value in model.named_parameters()}
+        self.folder.finish(weights, seconds_per_step=seconds_per_step)
         shown = (
             "train/accuracy",
             "artifacts/count",

@@ -15,7 +15,14 @@ from tc_sweeps.report.intervals import half_width
 from tc_sweeps.store.folder import OUTPUTS
 from tc_sweeps.store.sweep_folder import SweepFolder
 
-STATUS = ["run_id", "state", "reason", "step", "attempt"]  # where a run stands; every other column is a result or a key
+STATUS = [
+    "run_id",
+    "state",
+    "reason",
+    "step",
+    "attempt",
+    "seconds_per_step",
+]  # where a run stands; every other column is a result or a key
 
 _FACTS = ("corpus/", "model/")
 # Keys that say where, how fast or under which name a run happens, never what comes out of it.

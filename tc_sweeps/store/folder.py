@@ -59,10 +59,14 @@ class RunFolder:
         """Whether the run has finished or failed: nobody trains it any more, unless failed runs are tried again."""
         return self.status["state"] in ("finished", "failed")
 
-    def set_state(self, state: str, *, reason: str | None = None, step: int | None = None) -> None:
+    def set_state(
+        self, state: str, *, reason: str | None = None, step: int | None = None, seconds_per_step: float | None = None
+    ) -> None:
         """Write status.json; `step` is kept where it is not given."""
         status = self.status
         status |= {"state": state, "reason": reason, "step": status["step"] if step is None else step}
+        if seconds_per_step is not None:
+            status["seconds_per_step"] = seconds_per_step
         replace_text(self.path / "status.json", json.dumps(status), durable=state != "running")
 
     # -------------------------------------------------------------------------------------------------------- writing
@@ -143,11 +147,14 @@ class RunFolder:
         """Write `<name>.parquet`: the tables `artifacts` and `fibers` that the report reads."""
         replace(self.path / f"{name}.parquet", lambda path: table.to_parquet(path, index=False))
 
-    def finish(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Write the trained weights and only then call the run finished."""
+    def finish(self, weights: Mapping[str, np.ndarray], *, seconds_per_step: float | None = None) -> None:
+        """Write the trained weights and only then call the run finished.
+
+        `seconds_per_step`: what a step took of a device, counting and files included; the members of a stack share it.
+        """
         self.save_survival()
         replace_tensors(self.path / "model.safetensors", weights)
-        self.set_state("finished")
+        self.set_state("finished", seconds_per_step=seconds_per_step)
 
     def _write_metrics(self) -> None:
         lines = [",".join(row) for row in [self._columns, *self._rows]]

@@ -84,7 +84,10 @@ class SweepFolder:
 
 def _standing(run: RunFolder) -> dict[str, Any]:
     status = run.status
-    row = {"run_id": run.run_id, **{name: status.get(name) for name in ("state", "reason", "step", "attempt")}}
+    row = {
+        "run_id": run.run_id,
+        **{name: status.get(name) for name in ("state", "reason", "step", "attempt", "seconds_per_step")},
+    }
     return row | _flat(run.read_config())
 
 

@@ -20,14 +20,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tc_sweeps.config import Config, ConfigError, RunFailed
 from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain
+from tc_sweeps.sweep.packing import Packed, Stack, pack
 from tc_sweeps.sweep.screen import Display, Screen, Sender, listen
-
-if TYPE_CHECKING:
-    from tc_sweeps.sweep.packing import Packed, Stack
 
 __all__ = ["Launch", "interrupt", "train_sweeps"]
 
@@ -148,7 +145,7 @@ class _Sweep:
     def _pack(self, jobs: Sequence[Job], attempt: int) -> Packed:
         import torch
 
-        from tc_sweeps.sweep.packing import pack
+        from tc_sweeps.sweep.measure import measure
         from tc_sweeps.train import device_of
 
         on_cpu = any(device_of(job.config).type == "cpu" for job in jobs)
@@ -161,6 +158,7 @@ class _Sweep:
         torch.set_num_threads(1)  # what forks has no threads
         return pack(
             jobs,
+            measure,
             workers=self.launch.workers,
             devices=devices,
             memory_bytes=memory_bytes,

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tc_sweeps.config import Config
-from tc_sweeps.corpus import build_corpus
 from tc_sweeps.store import Job
-from tc_sweeps.train import counted, stack_key
 
-__all__ = ["Packed", "Stack", "pack"]
+__all__ = ["Load", "Packed", "Stack", "load", "pack"]
 
 # Activations and gradients that a stack holds at most on a CPU: beyond the cache, more members are no faster.
 CPU_BYTES = 64 << 20
 # About five seconds on one core; with less to do for each, another process does not pay.
 WORTH_A_WORKER = 1.5e9
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run takes."""
+
+    kind: object  # equal for runs that can share a stack
+    cost: float  # arithmetic, up to a constant factor
+    bytes: int  # of tensors while it trains
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,21 @@ class Packed:
 
 @dataclass
 class _Kind:
-    """The runs of one shape."""
+    """The runs of one kind."""
 
-    cost: float  # of one run
-    bytes: int  # of one run
+    load: Load  # of one run
     jobs: list[Job] = field(default_factory=list)
 
 
 def pack(
-    jobs: Sequence[Job], *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool, attempt: int = 0
+    jobs: Sequence[Job],
+    measure: Callable[[Config], Load],
+    *,
+    workers: int | None,
+    devices: int,
+    memory_bytes: int,
+    on_cpu: bool,
+    attempt: int = 0,
 ) -> Packed:
     """Return all runs in stacks, none of several runs above its worker's share of work and memory.
 
@@ -54,9 +67,9 @@ def pack(
     """
     kinds: dict[object, _Kind] = {}
     for job in jobs:
-        key, cost, size = _measure(job.config)
-        kinds.setdefault(key, _Kind(cost, size)).jobs.append(job)
-    total = sum(kind.cost * len(kind.jobs) for kind in kinds.values())
+        found = measure(job.config)
+        kinds.setdefault(found.kind, _Kind(found)).jobs.append(job)
+    total = sum(kind.load.cost * len(kind.jobs) for kind in kinds.values())
     if workers is None:
         workers = max(1, min(devices, int(total / WORTH_A_WORKER) if on_cpu else devices))
     limit = memory_bytes // workers
@@ -65,29 +78,21 @@ def pack(
     limit >>= attempt
     stacks = []
     for kind in kinds.values():
-        most = max(1, min(limit // kind.bytes, math.ceil(total / workers / kind.cost)))
+        most = max(1, min(limit // kind.load.bytes, math.ceil(total / workers / kind.load.cost)))
         pieces = math.ceil(len(kind.jobs) / most)
         if pieces > 1:  # a multiple of the workers, so that none is left alone with the last stack
             pieces = min(len(kind.jobs), math.ceil(pieces / workers) * workers)
         for piece in range(pieces):  # of equal size, up to one run
             members = kind.jobs[piece::pieces]
-            stacks.append(Stack(members, kind.cost * len(members)))
+            stacks.append(Stack(members, kind.load.cost * len(members)))
     return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)))
 
 
-def _measure(config: Config) -> tuple[object, float, int]:
-    """Return what a run's stack must have in common with it, and the cost and the bytes of one run."""
-    try:
-        corpus = build_corpus(config.data)
-    except Exception:  # it will fail alone when it is trained, and its reason be recorded there
-        return object(), 1.0, 1
+def load(config: Config, kind: object, *, prefixes: int, wanted: int, vocab_size: int, contexts: int) -> Load:
+    """Return what a run takes whose batch has so many `prefixes` and `wanted` rows and that counts so many contexts."""
     model, training = config.model, config.training
-    key = stack_key(config, corpus)
-    prefixes, wanted, _ = key[-1]  # the shape of its batch
-    D, V = model.width, corpus.vocab_size
+    D, V = model.width, vocab_size
     inner = model.layers * (12 * D + 2 * model.mlp_width)  # numbers held for a prefix, besides its logits
-    places = corpus.places(**counted(config))
-    contexts = math.prod(len(tokens) for tokens in places)
     cost = training.steps * (wanted * V + prefixes * inner) + training.evaluations * contexts * (V + inner)
     parameters = 2 * V * D + model.layers * D * (4 * D + 2 * model.mlp_width)
-    return key, cost, 4 * (4 * wanted * V + 3 * prefixes * inner + 8 * parameters)
+    return Load(kind, cost, 4 * (4 * wanted * V + 3 * prefixes * inner + 8 * parameters))

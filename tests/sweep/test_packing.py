@@ -13,6 +13,7 @@ from tc_sweeps.config import Config, resolve
 from tc_sweeps.corpus import build_corpus
 from tc_sweeps.store import Job, RunFolder
 from tc_sweeps.sweep import packing
+from tc_sweeps.sweep.measure import measure
 from tc_sweeps.sweep.packing import Packed, pack
 from tc_sweeps.train import stack_key
 
@@ -40,7 +41,7 @@ def jobs(**axes: list[object]) -> list[Job]:
 
 
 def packed(runs: list[Job], *, workers: int = 1, memory_bytes: int = GIB, attempt: int = 0) -> Packed:
-    return pack(runs, workers=workers, devices=2, memory_bytes=memory_bytes, on_cpu=True, attempt=attempt)
+    return pack(runs, measure, workers=workers, devices=2, memory_bytes=memory_bytes, on_cpu=True, attempt=attempt)
 
 
 def sizes(plan: Packed) -> list[int]:
@@ -84,17 +85,16 @@ def test_memory_bounds_a_stack() -> None:
 
 def test_after_a_killed_worker_stacks_are_smaller_whatever_bounded_them(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = jobs(seed=list(range(16)))
-    _, _, one = packing._measure(runs[0].config)
-    monkeypatch.setattr(packing, "CPU_BYTES", 8 * one)  # of all the memory
+    monkeypatch.setattr(packing, "CPU_BYTES", 8 * measure(runs[0].config).bytes)  # of all the memory
     assert [sizes(packed(runs, attempt=attempt)) for attempt in (0, 1, 2)] == [[8] * 2, [4] * 4, [2] * 8]
 
 
 def test_little_work_is_left_to_one_worker() -> None:
     runs = jobs(seed=[0, 1])
-    assert pack(runs, workers=None, devices=2, memory_bytes=GIB, on_cpu=True).workers == 1
+    assert pack(runs, measure, workers=None, devices=2, memory_bytes=GIB, on_cpu=True).workers == 1
     many = jobs(seed=list(range(200)))
-    assert pack(many, workers=None, devices=2, memory_bytes=GIB, on_cpu=True).workers == 2
-    assert pack(runs, workers=None, devices=2, memory_bytes=GIB, on_cpu=False).workers == 2
+    assert pack(many, measure, workers=None, devices=2, memory_bytes=GIB, on_cpu=True).workers == 2
+    assert pack(runs, measure, workers=None, devices=2, memory_bytes=GIB, on_cpu=False).workers == 2
 
 
 def test_as_many_workers_as_asked_for() -> None:

@@ -1,0 +1,24 @@
+"""What a run takes, measured on its corpus: what packing needs to know."""
+
+from __future__ import annotations
+
+import math
+
+from tc_sweeps.config import Config
+from tc_sweeps.corpus import build_corpus
+from tc_sweeps.sweep.packing import Load, load
+from tc_sweeps.train import counted, stack_key
+
+__all__ = ["measure"]
+
+
+def measure(config: Config) -> Load:
+    """Return what a run takes; a run whose corpus cannot be built is of a kind of its own."""
+    try:
+        corpus = build_corpus(config.data)
+    except Exception:  # it will fail alone when it is trained, and its reason be recorded there
+        return Load(object(), 1.0, 1)
+    kind = stack_key(config, corpus)
+    prefixes, wanted, _ = kind[-1]  # the shape of its batch
+    contexts = math.prod(len(tokens) for tokens in corpus.places(**counted(config)))
+    return load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)
