@@ -1,4 +1,4 @@
-"""The verbs: run, status, table, figure. Nothing here imports torch before a run starts."""
+"""The verbs: run, plan, status, table, figure. Nothing here imports torch before a run starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
-from tc_sweeps.store import RunFolder, SweepFolder, run_id
-from tc_sweeps.sweep.engine import Launch, interrupt, train_sweeps
+from tc_sweeps.store import Job, RunFolder, SweepFolder, run_id
+from tc_sweeps.sweep.engine import Launch, cores, interrupt, train_sweeps
 
 # When this command was started, and what was typed; jobs in other processes inherit both.
 _LAUNCH, _COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
+_MULTIRUN = ("-m", "--multirun")
 
 
 def _conf() -> Path:
@@ -102,20 +103,56 @@ def _task_of(composed: DictConfig) -> dict[str, Any]:
 
 def run(arguments: Sequence[str], *, program: str) -> int:
     """Hand the arguments to Hydra; returns the exit code."""
-    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    if multirun:  # first: Hydra's parser takes no overrides on both sides of an option
-        arguments = ["-m", *(argument for argument in arguments if argument not in multirun)]
-    own_words = "HYDRA_FULL_ERROR" not in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and the sentence below can be ours
     os.environ[_LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
     os.environ[_COMMAND] = f"{program} {shlex.join(arguments)}"
-    sys.argv = [program, *arguments]
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        try:
-            hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(job)()
-        finally:
-            _close(os.environ[_LAUNCH])
+        return _compose(job, arguments, program)
+    finally:
+        _close(os.environ[_LAUNCH])
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Say what a multirun would do, and do nothing; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="tc-sweeps plan",
+        description="Say what a sweep would do: runs, axes, what is done of it, stacks, and how long it takes.",
+        epilog="All other arguments are those of python -m tc_sweeps -m: tc-sweeps plan experiment=figure2",
+    )
+    parser.add_argument("--calibrate", action="store_true", help="train and time some steps of each shape of runs")
+    options, overrides = parser.parse_known_args(arguments)
+    overrides = [argument for argument in overrides if argument not in _MULTIRUN]
+    jobs: list[Job] = []
+
+    def not_planned(_: DictConfig) -> None:
+        raise ConfigError("Only hydra/sweeper=grid can be planned: other sweepers choose their jobs as they go.")
+
+    not_planned.check = lambda composed: jobs.append(Job.of(resolve(_task_of(composed))))  # type: ignore[attr-defined]
+    not_planned.dry_run = True  # type: ignore[attr-defined]
+    code = _compose(not_planned, ["-m", *overrides], "tc-sweeps plan")
+    if code == 0:
+        from tc_sweeps.sweep.plan import past_times, plan_text
+
+        if options.calibrate:
+            from tc_sweeps.sweep.calibrate import calibrate
+
+            times = calibrate([job for job in jobs if not job.folder.done])
+        else:
+            times = past_times()
+        print(plan_text(jobs, times, cores=cores(), command=f"python -m tc_sweeps -m {shlex.join(overrides)}"))
+    return code
+
+
+def _compose(task: Callable[[DictConfig], object], arguments: Sequence[str], program: str) -> int:
+    """Have Hydra compose jobs and run them with a task function; returns the exit code."""
+    if any(argument in _MULTIRUN for argument in arguments):
+        # First: Hydra's parser takes no overrides on both sides of an option.
+        arguments = ["-m", *(argument for argument in arguments if argument not in _MULTIRUN)]
+    own_words = "HYDRA_FULL_ERROR" not in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and the sentence below can be ours
+    sys.argv = [program, *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(task)()
     except KeyboardInterrupt:
         print("Interrupted. The same command trains what is missing.", file=sys.stderr)
         return 130
@@ -168,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser(
         "run", add_help=False, help="train one run, or a sweep with -m; the same as python -m tc_sweeps [overrides]"
     )
+    verbs.add_parser("plan", add_help=False, help="say what a sweep would do, and do nothing")
     sweep = argparse.ArgumentParser(add_help=False)
     sweep.add_argument("sweep", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder")
     planned = argparse.ArgumentParser(add_help=False)
@@ -193,6 +231,8 @@ def main() -> None:
     """Run `tc-sweeps VERB ...`."""
     if sys.argv[1:2] == ["run"]:
         sys.exit(run(sys.argv[2:], program="tc-sweeps run"))
+    if sys.argv[1:2] == ["plan"]:
+        sys.exit(plan(sys.argv[2:]))
     arguments = _parser().parse_args()
     try:
         arguments.function(arguments)

@@ -26,7 +26,7 @@ from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, W
 from tc_sweeps.sweep.packing import Packed, Stack, pack
 from tc_sweeps.sweep.screen import Display, Screen, Sender, listen
 
-__all__ = ["Launch", "interrupt", "train_sweeps"]
+__all__ = ["Launch", "cores", "interrupt", "packed", "train_sweeps"]
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,34 @@ def _outcome(folder: RunFolder) -> Outcome:
     return RunFailed(f"{folder.path}: {reason.rstrip('.')}.")
 
 
+def packed(jobs: Sequence[Job], launch: Launch, *, attempt: int = 0) -> Packed:
+    """Return the stacks in which the devices of this machine train runs; imports torch.
+
+    `attempt`: as in `pack`.
+    """
+    import torch
+
+    from tc_sweeps.sweep.measure import measure
+    from tc_sweeps.train import device_of
+
+    on_cpu = any(device_of(job.config).type == "cpu" for job in jobs)
+    devices = cores() if on_cpu else torch.cuda.device_count()
+    if launch.memory_mib is not None:
+        memory_bytes = launch.memory_mib << 20
+    else:
+        memory_bytes = _free_memory() // 2 if on_cpu else devices * torch.cuda.mem_get_info()[0] * 3 // 4
+    torch.set_num_threads(1)  # what forks has no threads
+    return pack(
+        jobs,
+        measure,
+        workers=launch.workers,
+        devices=devices,
+        memory_bytes=memory_bytes,
+        on_cpu=on_cpu,
+        attempt=attempt,
+    )
+
+
 @dataclass(frozen=True)
 class _Claimed:
     """Runs of a stack that a worker has the leases of, and where it shows how far they are."""
@@ -111,14 +139,14 @@ class _Sweep:
                 log.info("%s was trained before", jobs[0].folder.path)
             if not missing:
                 return
-            packed = self._pack(missing, attempt)
+            plan = packed(missing, self.launch, attempt=attempt)
             if len(missing) > 1:
-                most = max(len(stack.jobs) for stack in packed.stacks)
-                log.info("Stacks: %d, of up to %d runs. Workers: %d.", len(packed.stacks), most, packed.workers)
+                most = max(len(stack.jobs) for stack in plan.stacks)
+                log.info("Stacks: %d, of up to %d runs. Workers: %d.", len(plan.stacks), most, plan.workers)
             with Screen() as screen:
-                if packed.workers > 1 and not self._supervise(packed, screen):
+                if plan.workers > 1 and not self._supervise(plan, screen):
                     continue  # a worker was killed
-                self.work(packed.stacks, screen, waits=True)
+                self.work(plan.stacks, screen, waits=True)
         with Worker(self.path) as worker:  # what was in training when its worker was killed, and nobody else took up
             folders = [job.folder for job in missing]
             for folder in worker.claim(folders, wanted=lambda folder: folder.status["state"] == "running"):
@@ -141,30 +169,6 @@ class _Sweep:
                 if not waits or all(job.folder.done for stack in stacks for job in stack.jobs):
                     return
                 time.sleep(POLL_SECONDS)
-
-    def _pack(self, jobs: Sequence[Job], attempt: int) -> Packed:
-        import torch
-
-        from tc_sweeps.sweep.measure import measure
-        from tc_sweeps.train import device_of
-
-        on_cpu = any(device_of(job.config).type == "cpu" for job in jobs)
-        devices = _cores() if on_cpu else torch.cuda.device_count()
-        memory = self.launch.memory_mib
-        if memory is not None:
-            memory_bytes = memory << 20
-        else:
-            memory_bytes = _free_memory() // 2 if on_cpu else devices * torch.cuda.mem_get_info()[0] * 3 // 4
-        torch.set_num_threads(1)  # what forks has no threads
-        return pack(
-            jobs,
-            measure,
-            workers=self.launch.workers,
-            devices=devices,
-            memory_bytes=memory_bytes,
-            on_cpu=on_cpu,
-            attempt=attempt,
-        )
 
     def _train(self, stack: _Claimed) -> None:
         """Train claimed runs as one stack, or as two where memory does not hold one."""
@@ -216,7 +220,7 @@ class _Sweep:
 
     # ------------------------------------------------------------------------------------------------------- workers
 
-    def _supervise(self, packed: Packed, screen: Screen) -> bool:
+    def _supervise(self, plan: Packed, screen: Screen) -> bool:
         """Have the stacks trained by worker processes; return False where one was killed."""
         import torch
 
@@ -226,10 +230,10 @@ class _Sweep:
         workers: list[BaseProcess] = []
         pipes: list[Connection] = []
         try:
-            for slot in range(packed.workers):
+            for slot in range(plan.workers):
                 pipe, theirs = context.Pipe(duplex=False)
                 process = context.Process(  # type: ignore[attr-defined]
-                    target=_be_worker, args=(self, packed.stacks, slot, theirs, logging.root.level)
+                    target=_be_worker, args=(self, plan.stacks, slot, theirs, logging.root.level)
                 )
                 process.start()
                 workers.append(process)
@@ -288,7 +292,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -39,7 +39,7 @@ class GridSweeper(Sweeper):
 
     Axes can go together (`zip`), jobs be left out (`exclude`), and several products follow each other (`blocks`). Jobs
     are composed once per combination of group choices. A task function with a `check(config)` has every job checked
-    before the first starts.
+    before the first starts; with one that says `dry_run`, none does.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class GridSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self._check = getattr(task_function, "check", _accept)
+        self._dry_run = getattr(task_function, "dry_run", False)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Validate and launch all jobs; raises `SweepFailed` at the end where some failed."""
@@ -68,6 +69,8 @@ class GridSweeper(Sweeper):
             raise ConfigError(f"hydra.sweeper.max_batch_size={self.max_batch_size} must be at least 1.")
         jobs = self.jobs(arguments)
         self.validate_batch_is_legal(jobs)
+        if self._dry_run:
+            return []
         size = self.max_batch_size or len(jobs)
         with current(self._config):  # `hydra.sweep.dir` names the sweep, and that may name a job: here, none
             folder = Path(self._config.hydra.sweep.dir)
