@@ -125,7 +125,7 @@ def plan(arguments: Sequence[str]) -> int:
     jobs: list[Job] = []
 
     def not_planned(_: DictConfig) -> None:
-        raise ConfigError("Only hydra/sweeper=grid can be planned: other sweepers choose their jobs as they go.")
+        sys.exit("Only hydra/sweeper=grid can be planned: other sweepers choose their jobs as they go.")
 
     not_planned.check = lambda composed: jobs.append(Job.of(resolve(_task_of(composed))))  # type: ignore[attr-defined]
     not_planned.dry_run = True  # type: ignore[attr-defined]

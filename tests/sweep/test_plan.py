@@ -1,0 +1,137 @@
+"""What a plan says: runs and their states, axes, stacks and times, without torch and without a trace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tc_sweeps.config import resolve
+from tc_sweeps.store import Job
+from tc_sweeps.sweep.plan import Time, past_times, plan_text, shape_of
+from tests.behaviour.conftest import QUICK, Launch, launch, shell  # noqa: F401 -- fixtures
+
+
+def jobs(outputs: Path, *trees: dict[str, object]) -> list[Job]:
+    return [Job.of(resolve({"sweep": "s", **tree}), outputs) for tree in trees]
+
+
+def text(planned: list[Job], times: dict[str, Time] | None = None) -> str:
+    return plan_text(planned, times or {}, cores=2, command="COMMAND")
+
+
+def test_runs_are_counted_by_what_is_done_of_them(tmp_path: Path) -> None:
+    planned = jobs(tmp_path, *({"seed": seed} for seed in (0, 1, 2, 3, 3)))
+    assert text(planned).startswith("s: 4 runs (5 jobs, of which some are the same run): 4 new\n")
+    for job, state in zip(planned, ("finished", "failed", "interrupted"), strict=False):
+        job.folder.queue(job.config)
+        job.folder.set_state(state)
+    assert text(planned[:4]).startswith("s: 4 runs: 1 new, 1 finished, 1 failed, 1 begun\n")
+    assert text(planned[:4]).endswith("To start it: COMMAND")
+    done = text(planned[:2])
+    assert "Stacks" not in done
+    assert done.endswith("To try again what failed: COMMAND hydra.launcher.retry_failed=true")
+    assert "To " not in text(planned[:1])
+
+
+def test_axes_are_named_with_their_values(tmp_path: Path) -> None:
+    planned = jobs(tmp_path, *({"seed": seed, "model": {"width": width}} for width in (8, 16) for seed in range(20)))
+    lines = text(planned).splitlines()
+    assert lines[1] == "  model.width  8, 16"
+    assert lines[2] == "  seed         0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (20 values)"
+
+
+def test_times_are_those_of_runs_of_the_same_shape(tmp_path: Path) -> None:
+    planned = jobs(tmp_path, *({"seed": seed, "model": {"width": width}} for width in (8, 16) for seed in range(3)))
+    shapes = [shape_of({"training.steps": 1000, "training.evaluations": 20})]
+    assert "not known, since no run of these shapes" in text(planned, {shapes[0]: Time(1.0, 1)})
+    values = {job.config.model.width: dict(_values(job)) for job in planned}
+    half = text(planned, {shape_of(values[8]): Time(0.02, 7)})
+    assert "Device-minutes, about: 1.0 for 3 runs, as 7 runs like them took" in half
+    assert "Not known for 3, of other shapes" in half
+    both = text(planned, {shape_of(values[8]): Time(0.02, 7), shape_of(values[16]): Time(0.04, 1)})
+    assert "Device-minutes, about: 3.0 for 6 runs, as 8 runs like them took" in both
+
+
+def _values(job: Job) -> list[tuple[str, object]]:
+    from tc_sweeps.config import leaves
+
+    return [(name, value) for name, value, _ in leaves(job.config)]
+
+
+def test_rates_seeds_and_more_steps_are_of_one_shape(tmp_path: Path) -> None:
+    same = jobs(
+        tmp_path,
+        {},
+        {"seed": 3, "training": {"learning_rate": 0.1}, "sweep": "t"},
+        {"training": {"steps": 2000, "evaluations": 40}},
+    )
+    other = jobs(tmp_path, {"model": {"width": 16}}, {"data": {"num_sentences": 400}}, {"training": {"evaluations": 2}})
+    shapes = [shape_of(dict(_values(job))) for job in [*same, *other]]
+    assert len(set(shapes[:3])) == 1
+    assert len(set(shapes)) == 4
+
+
+def test_a_plan_knows_what_a_launch_has_measured(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    sweep = [*QUICK, "tracking=none", "sweep=s", "data.columns=null,[0,1,2]", "data=triples", "data.path=facts.tsv"]
+    sweep = [word for word in sweep if not word.startswith(("data.vocab_size", "data.num_sentences"))]
+    Path("facts.tsv").write_text("".join(f"a{i}\tb{i}\tc{i}\n" for i in range(8)))
+    assert launch("run", "-m", *sweep, "seed=0,1")[0] == 0
+    table = pd.read_parquet("outputs/s/results.parquet")
+    assert (table["seconds_per_step"] > 0).all()
+    assert {time.runs for time in past_times().values()} == {2}
+    code, out, _ = launch("plan", *sweep, "seed=0,1,2")
+    assert code == 0
+    assert "s: 6 runs: 2 new, 4 finished" in out
+    assert "for 2 runs, as 4 runs like them took" in out
+
+
+def test_it_leaves_no_trace_and_imports_no_torch(shell: Path) -> None:  # noqa: F811
+    script = (
+        "import sys\nfrom tc_sweeps import cli\ncode = cli.plan(sys.argv[1:])\nsys.exit(code or 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, "experiment=vocabulary", "seed=range(0,40)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("vocabulary: 200 runs: 200 new\n")
+    assert done.stdout.endswith("python -m tc_sweeps -m experiment=vocabulary 'seed=range(0,40)'\n")
+    assert not list(Path().iterdir())
+
+
+def test_calibration_measures_every_shape_and_leaves_no_trace(launch: Launch) -> None:  # noqa: F811
+    axes = ["model.width=8,16", "seed=0,1", "training.evaluations=4"]
+    code, out, _ = launch("plan", "--calibrate", *QUICK, *axes)
+    assert code == 0
+    assert "for 4 runs, as 4 runs like them took" in out
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["seed=0,1", "model.width=8,9"], "seed=0 model.width=9: model.width=9 is not divisible"),
+        (["sede=0,1"], "did you mean 'seed'?"),
+        (["hydra/sweeper=basic", "seed=0,1"], "Only hydra/sweeper=grid can be planned"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(launch: Launch, arguments: list[str], fragment: str) -> None:  # noqa: F811
+    code, _, err = launch("plan", *arguments)
+    assert code == 1
+    assert fragment in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_take_less_than_a_gibibyte(shell: Path) -> None:  # noqa: F811
+    script = (
+        "import resource, sys\nfrom tc_sweeps import cli\n"
+        "code = cli.plan(['model.width=8,16,32,64,128', 'training.weight_decay=range(0,20)', 'seed=range(0,100)'])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, *_, kibibytes = done.stdout.splitlines()
+    assert first == "scratch: 10,000 runs: 10,000 new"
+    assert int(kibibytes) < 1 << 20
