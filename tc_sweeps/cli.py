@@ -174,29 +174,38 @@ def _close(launch: str) -> None:
 
 
 def status(arguments: argparse.Namespace) -> None:
-    """Print where a sweep stands."""
-    from tc_sweeps.report import sweep_status
+    """Print where a sweep stands, or all of them in one line each."""
+    from tc_sweeps.report import all_sweeps, sweep_status
 
-    print(sweep_status(arguments.sweep, every=arguments.all))
+    every = arguments.all
+    print(sweep_status(arguments.sweep, every=every) if arguments.sweep else all_sweeps(every=every))
 
 
 def table(arguments: argparse.Namespace) -> None:
     """Print and write the table of a sweep."""
-    from tc_sweeps.report import write_table
+    from tc_sweeps.report import parse_where, write_table
 
-    print(write_table(arguments.sweep, every=arguments.all))
+    print(write_table(arguments.sweep, where=parse_where(arguments.where), every=arguments.all))
 
 
 def figure(arguments: argparse.Namespace) -> None:
     """Draw the figure of a sweep."""
-    from tc_sweeps.report import draw_experiment, draw_xy
+    from tc_sweeps.report import draw_experiment, draw_xy, parse_where
 
-    if arguments.x or arguments.y or arguments.by:
-        if not (arguments.x and arguments.y):
-            raise ConfigError(f"--x={arguments.x} and --y={arguments.y} go together: name a config key and a metric.")
-        print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by))
-    else:
-        print(draw_experiment(arguments.sweep, arguments.experiment))
+    where = parse_where(arguments.where)
+    given = {name for name in ("experiment", "x", "y", "by") if getattr(arguments, name)}
+    if given <= {"experiment"}:
+        print(draw_experiment(arguments.sweep, arguments.experiment, where=where))
+        return
+    if "experiment" in given:
+        raise ConfigError("--as draws the figure of an experiment as it is: leave it out, or --x, --y and --by.")
+    if "x" not in given:
+        raise ConfigError(
+            f"--{'y' if 'y' in given else 'by'} needs --x: a config key, a fact, or step, as in --x step."
+        )
+    if "y" not in given:
+        raise ConfigError("--x needs --y: a metric or a fact, as in --y artifacts/per_ngram.")
+    print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by, where=where))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -210,19 +219,28 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("sweep", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder")
     planned = argparse.ArgumentParser(add_help=False)
     planned.add_argument("--all", action="store_true", help="also the runs of earlier plans of this sweep")
-    stands = verbs.add_parser(
-        "status", parents=[sweep, planned], help="say what is done, what failed and why, and what to type next"
+    filtered = argparse.ArgumentParser(add_help=False)
+    filtered.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE[,VALUE...]",
+        help="only runs that have this value, or one of these, as in model.width=8,16; may be given again",
     )
+    stands = verbs.add_parser(
+        "status", parents=[planned], help="say what is done, what failed and why, and what to type next"
+    )
+    stands.add_argument("sweep", nargs="?", metavar="SWEEP", help="as elsewhere; without it, one line for each sweep")
     stands.set_defaults(function=status)
     tabled = verbs.add_parser(
-        "table", parents=[sweep, planned], help="print and write one row per run, and means over seeds"
+        "table", parents=[sweep, planned, filtered], help="print and write one row per run, and means over seeds"
     )
     tabled.set_defaults(function=table)
-    drawn = verbs.add_parser("figure", parents=[sweep], help="draw a sweep from its local files")
+    drawn = verbs.add_parser("figure", parents=[sweep, filtered], help="draw a sweep from its local files")
     drawn.add_argument("--as", dest="experiment", metavar="EXPERIMENT", help="draw it as this experiment's figure")
     drawn.add_argument("--x", metavar="KEY", help="a config key, a fact, or step")
     drawn.add_argument("--y", metavar="METRIC", help="a metric or a fact")
-    drawn.add_argument("--by", metavar="KEY", help="one curve for each value of this key")
+    drawn.add_argument("--by", metavar="KEY", help="one line for each value of this key; a second axis has its own")
     drawn.set_defaults(function=figure)
     return parser
 

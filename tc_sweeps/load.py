@@ -25,6 +25,9 @@ class Run:
         self.folder = folder
         self.config: DictConfig = OmegaConf.create(folder.read_config())
 
+    def __repr__(self) -> str:
+        return f"<Run {self.folder.path}: {self.status['state']}>"
+
     @property
     def status(self) -> dict[str, Any]:
         """The dict of status.json: state, reason, step, attempt."""

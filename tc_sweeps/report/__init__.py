@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tc_sweeps.report.frame import load_curves, load_survival, load_sweep, over_seeds, swept_keys
-from tc_sweeps.report.status import sweep_status
+from tc_sweeps.report.status import all_sweeps, sweep_status
 from tc_sweeps.report.table import write_table
+from tc_sweeps.report.where import parse_where
 
 if TYPE_CHECKING:
     from tc_sweeps.report.curves import draw_xy
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Drawing",
+    "all_sweeps",
     "draw_experiment",
     "draw_xy",
     "experiments",
@@ -22,6 +24,7 @@ __all__ = [
     "load_survival",
     "load_sweep",
     "over_seeds",
+    "parse_where",
     "sweep_status",
     "swept_keys",
     "write_table",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import textwrap
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,72 +16,126 @@ from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import (
     config_keys,
+    differ,
     facts,
     find_sweep,
+    hint,
+    listed,
     load_curves,
     load_finished,
     metric_names,
-    nearest,
     over_seeds,
     split,
     swept_keys,
 )
+from tc_sweeps.report.intervals import what_is_drawn
+from tc_sweeps.report.where import Where, name_where, spell_value
 
 UNITS = {
-    "step": "optimizer step",
     "train/loss": "nats per sentence",
     "train/excess_loss": "nats per sentence",
     "test/loss": "nats per held-out n-gram",
     "data.vocab_size": "tokens",
 }
+CEILING_PER_NGRAM = "ceiling per distinct training n-gram"
+CEILINGS = {"artifacts/count": "artifacts/ceiling", "artifacts/per_ngram": CEILING_PER_NGRAM}
 
 
-def draw_xy(sweep: str | Path, x: str, y: str, by: str | Sequence[str] | None = None) -> Path:
+def draw_xy(
+    sweep: str | Path, x: str, y: str, by: str | Sequence[str] | None = None, *, where: Where | None = None
+) -> Path:
     """Draw the metric or fact `y` against `x`, one line per value of `by`; return the path of the PNG.
 
     `x` is a config key, a fact, or `step` for curves over training. Lines are means and bars (bands over training) 95 %
-    Student t intervals over seeds, of the finished runs. The file is `<sweep>/figures/<y>_against_<x>.png`, with a PDF
-    beside it. Raises `ConfigError` for an unknown column, naming the nearest, and where `y` is undefined in every run.
+    Student t intervals over seeds, of the finished runs that `where` chooses (as in `load_sweep`). Beside a number of
+    artifacts stands its ceiling. An axis of the sweep that is neither `x` nor in `by` gets lines of its own: nothing
+    but seeds is averaged over. The file is `<sweep>/figures/<y>_against_<x>.png`, with a PDF beside it. Raises
+    `ConfigError` for an unknown column, naming the nearest, where `y` is undefined in every run, and where more than
+    one axis is left.
     """
     path = find_sweep(sweep).path
     by = [by] if isinstance(by, str) else list(by or [])
-    runs = load_finished(path)
-    keys = config_keys(runs)
-    _known("--x", x, ["step", *keys, *facts(runs)])
-    _known("--y", y, [*metric_names(runs), *facts(runs)])
+    figure = figure_xy(path, x, y, by, where)
+    name = "_".join([_safe(y), "against", _safe(x), *(["by", *map(_safe, by)] if by else [])])
+    return style.save(figure, path / "figures" / f"{name}{name_where(where)}")[0]
+
+
+def figure_xy(path: Path, x: str, y: str, by: Sequence[str] = (), where: Where | None = None) -> Figure:
+    """Return the figure that `draw_xy` writes."""
+    runs = load_finished(path, where)
+    keys, metrics = config_keys(runs), metric_names(runs)
+    _known("--x", x, ["step", *keys, *facts(runs)], differ(runs))
+    _known("--y", y, [*metrics, *facts(runs)], f"its metrics are {listed(metrics, len(metrics))}")
     for name in by:
-        _known("--by", name, [*keys, *facts(runs)])
+        _known("--by", name, [*keys, *facts(runs)], differ(runs))
     if not pd.to_numeric(runs[y], errors="coerce").notna().any():
         raise ConfigError(f"--y {y} is undefined in every finished run of the sweep '{path.name}'.")
+    by = [*by, *_axis_left(runs, x, by)]
     if x == "step":
-        curves = load_curves(path)
+        curves = load_curves(path, where=where)
         runs = curves[curves["run_id"].isin(runs["run_id"])]
-    name = "_".join([_safe(y), "against", _safe(x), *(["by", *map(_safe, by)] if by else [])])
-    return style.save(_figure(runs, x, y, by), path / "figures" / name)[0]
+    return _figure(runs, x, y, by, where)
+
+
+def _axis_left(runs: pd.DataFrame, x: str, by: Sequence[str]) -> list[str]:
+    """Return the axis that needs lines of its own, where there is one: an interval over its values is none over seeds.
+
+    Raises `ConfigError` where there are several. An axis that goes along with another one (a learning rate chosen per
+    width) needs none.
+    """
+    named = [*by] if x == "step" else [x, *by]
+    left = _differ_within(runs, named)
+    for key in left:
+        if not _differ_within(runs, [*named, key]):
+            return [key]
+    if not left:
+        return []
+    one, *others = left
+    held = " ".join(f"--where {shlex.quote(f'{key}={spell_value(runs[key].iloc[0])}')}" for key in others)
+    raise ConfigError(
+        f"The runs of one point differ in {listed(left)}, not in the seed alone: draw a line for each value of one of "
+        f"these with --by and choose a value of the others with --where, as in --by {one} {held}."
+    )
+
+
+def _differ_within(runs: pd.DataFrame, named: list[str]) -> list[str]:
+    """Return the axes in which runs differ that agree in the columns named."""
+    groups = runs.groupby([runs[name] for name in named] or (lambda _: 0), dropna=False)
+    return [key for key in swept_keys(runs) if key not in named and (groups[key].nunique(dropna=False) > 1).any()]
 
 
 @style.styled
-def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str]) -> Figure:
+def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str], where: Where | None) -> Figure:
     figure = style.new_figure(6.4, 4.4)
     axes = figure.subplots()
-    runs = runs.assign(**{PLACE: _places(axes, runs, x)})
+    per_ngram = runs["artifacts/ceiling"].astype(float) / runs["corpus/train_ngrams"].astype(float)
+    runs = runs.assign(**{PLACE: _places(axes, runs, x), CEILING_PER_NGRAM: per_ngram})
     groups = split(runs, by)
     ordered = len(by) == 1 and pd.api.types.is_numeric_dtype(runs[by[0]]) and len(groups) > 2
     colours = style.shades(len(groups)) if ordered else style.COLOURS
-    handles = []
+    handles, counts, has_ceiling = [], [], False
+    joined = not _is_words(runs[x])  # nothing lies between two words
     for place, (values, part) in enumerate(groups):
         colour = colours[place % len(colours)]
         means = over_seeds(part, [PLACE], [y]).dropna(subset="mean")
+        counts += means["runs"].tolist()
         marker = style.MARKERS[place // len(colours) % len(style.MARKERS)]
         if x == "step":
             style.draw_band(axes, means, PLACE, colour=colour)
         else:
-            linestyle = "none" if _is_words(runs[x]) else "-"  # nothing lies between two words
+            linestyle = "-" if joined else "none"
             style.draw_means(axes, means, PLACE, colour=colour, marker=marker, linestyle=linestyle)
-        handles.append(style.line(style.describe(values), colour, marker="" if x == "step" else marker))
+        if y in CEILINGS:
+            ceiling = over_seeds(part, [PLACE], [CEILINGS[y]]).dropna(subset="mean")
+            style.draw_ceiling(axes, ceiling, PLACE, colour=colour, joined=joined)
+            has_ceiling |= len(ceiling) > 0
+        if by:
+            handles.append(style.line(style.describe(values), colour, marker="" if x == "step" else marker))
     axes.set(xlabel=_labelled(x), ylabel=_labelled(y))
-    axes.set_title(_over(runs, x, by), fontsize=8)
-    if by:
+    style.headline(figure, what_is_drawn(counts), where)
+    if has_ceiling:
+        handles.append(style.ceiling_entry("ceiling of these runs", joined=joined))
+    if handles:
         style.legend_below(figure, handles)
     return figure
 
@@ -110,17 +164,9 @@ def _is_words(values: pd.Series[Any]) -> bool:
     return not numeric or bool(values.isna().any())
 
 
-def _over(runs: pd.DataFrame, x: str, by: list[str]) -> str:
-    """Return what the intervals are over: a swept key that is neither x nor a line is averaged over, and named."""
-    pooled = [key for key in swept_keys(runs) if key not in (x, *by)]
-    per_point = runs.groupby([PLACE, *by], dropna=False)["run_id"].nunique()
-    low, high = int(per_point.min()), int(per_point.max())
-    count = f"{high} run{'s' * (high > 1)}" if low == high else f"{low} to {high} runs"
-    what = f"seeds and over {', '.join(pooled)}" if pooled else "seeds"
-    return textwrap.fill(f"mean and 95 % Student t interval over {what} ({count} a point)", 90)
-
-
 def _labelled(name: str) -> str:
+    if name == "step":
+        return "optimizer step"
     return f"{name} ({UNITS[name]})" if name in UNITS else name
 
 
@@ -128,6 +174,6 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "_", name)
 
 
-def _known(option: str, name: str, known: Sequence[str]) -> None:
+def _known(option: str, name: str, known: Sequence[str], otherwise: str) -> None:
     if name not in known:
-        raise ConfigError(f"{option} {name} is not a column of this sweep; did you mean '{nearest(name, known)}'?")
+        raise ConfigError(f"{option} {name} is not a column of this sweep{hint(name, known, otherwise)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pandas as pd
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, leaves
 from tc_sweeps.report.intervals import half_width
-from tc_sweeps.store.folder import OUTPUTS
+from tc_sweeps.report.where import Where, matching, spell_value, spell_where
+from tc_sweeps.store.folder import OUTPUTS, RunFolder
 from tc_sweeps.store.sweep_folder import SweepFolder
 
 STATUS = [
@@ -36,23 +39,58 @@ _UNGROUPED = {name for name, _, _ in leaves(Config()) if "." not in name}
 def find_sweep(sweep: str | Path) -> SweepFolder:
     """Return the folder of a sweep, named as under outputs/ or by its path.
 
-    Raises `ConfigError` where there is none, with the nearest sweep that there is.
+    Raises `ConfigError` where there is none, with the sweep of a similar name, or else with those that there are.
     """
     for path in dict.fromkeys([OUTPUTS / sweep, Path(sweep)]):
         if _is_sweep(path):
             return SweepFolder(path)
-    names = sorted(path.name for path in OUTPUTS.glob("*") if _is_sweep(path))
+    home, name = Path(sweep).parent, Path(sweep).name
+    if home == Path():
+        home = OUTPUTS
+    names = [found.path.name for found in find_sweeps(home)]
     if not names:
-        raise ConfigError(f"There is no sweep '{sweep}': {OUTPUTS}/ holds no sweep yet.")
-    raise ConfigError(f"There is no sweep '{sweep}'; did you mean '{nearest(str(sweep), names)}'?")
+        raise ConfigError(f"There is no sweep '{name}': {home.resolve()} holds no sweep yet.")
+    raise ConfigError(f"There is no sweep '{name}' in {home.resolve()}{hint(name, names, f'it holds {listed(names)}')}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is spelled most like `name`; `width` is near `model.width`."""
-    known = list(known)
-    # A key is often named without its group: an equal last part beats every other likeness.
-    same = [full for full in known if name in (full.rpartition(".")[2], full.rpartition("/")[2])]
-    return (same or difflib.get_close_matches(name, known, n=1, cutoff=0.0))[0]
+def find_sweeps(home: Path = OUTPUTS) -> list[SweepFolder]:
+    """Return the sweeps in a folder, by name."""
+    return [SweepFolder(path) for path in sorted(home.glob("*")) if _is_sweep(path)]
+
+
+def hint(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the end of a sentence about an unknown name: the known one that it is near to, or else `otherwise`.
+
+    `width` is near `model.width`: a key is often named without its group, or with another one.
+    """
+    last = {full: re.split("[./]", full)[-1] for full in [*known, name]}
+    word = last.pop(name)
+    same = [full for full in last if last[full] == word]
+    near = difflib.get_close_matches(name, same, n=1, cutoff=0.0) or difflib.get_close_matches(name, last, n=1)
+    near = near or [full for full in last if last[full] in difflib.get_close_matches(word, last.values(), n=1)]
+    return f"; did you mean '{near[0]}'?" if near else f"; {otherwise}."
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Return `a, b and c`; where there are more names than one reads, the first ones and how many more."""
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def typed(sweep: Path) -> str:
+    """Return how a sweep is named on the command line: its name where it lies under outputs/, else its path."""
+    return shlex.quote(sweep.name if sweep.parent == OUTPUTS else str(sweep))
+
+
+def figure_command(sweep: Path, runs: pd.DataFrame) -> str:
+    """Return a command that draws these runs against their first axis."""
+    keys = swept_keys(runs)
+    x = keys[0] if keys else "step"
+    # A second axis gets lines of its own; of more, one must be named and the rest held.
+    by = [f"--by {keys[1]}"] if len(keys) > 2 else []
+    held = [f"--where {shlex.quote(f'{key}={spell_value(runs[key].iloc[0])}')}" for key in keys[3:]]
+    return " ".join([f"tc-sweeps figure {typed(sweep)} --x {x} --y artifacts/per_ngram", *by, *held])
 
 
 def _is_sweep(path: Path) -> bool:
@@ -62,55 +100,90 @@ def _is_sweep(path: Path) -> bool:
 # --------------------------------------------------------------------------------------------------------------- frames
 
 
-def load_sweep(sweep: str | Path, *, every: bool = False) -> pd.DataFrame:
+def load_sweep(sweep: str | Path, *, where: Where | None = None, every: bool = False) -> pd.DataFrame:
     """Return one row per run: where it stands, its config keys, its facts, and the last value of each metric.
 
     The runs are those of the sweep's plan; `every=True` adds those of earlier plans. `sweep` is a name under outputs/
-    or a path. Lists among the config values come as tuples, so that runs can be grouped by them. Raises `ConfigError`
-    where there is no such sweep.
+    or a path. Lists among the config values come as tuples, so that runs can be grouped by them.
+
+    `where` keeps the runs whose config agrees with it in every key: `{"model.width": 32, "seed": [0, 1]}` are the runs
+    of width 32 with the seed 0 or 1. A list holds values of which one must hold, a tuple is one value that is a list,
+    and None matches null, also in runs of a world that does not have the key. Raises `ConfigError` where there is no
+    such sweep, for a key that no run has, and where no run is left.
     """
-    results = find_sweep(sweep).results(every=every)
+    folder = find_sweep(sweep)
+    results = folder.results(every=every)
     if results.empty:
         return pd.DataFrame(columns=STATUS)
     for name in config_keys(results):
         if results[name].map(lambda value: isinstance(value, list)).any():
             results[name] = results[name].map(lambda value: tuple(value) if isinstance(value, list) else value)
-    return results
+    return _chosen(results, where or {}, folder.path.name)
 
 
-def load_finished(sweep: str | Path) -> pd.DataFrame:
+def _chosen(runs: pd.DataFrame, where: Where, sweep: str) -> pd.DataFrame:
+    keys = config_keys(runs)
+    kept = pd.Series(True, index=runs.index)
+    for key, wanted in where.items():
+        if key not in keys:
+            raise ConfigError(f"The sweep '{sweep}' has no config key '{key}'{hint(key, keys, differ(runs))}")
+        found = matching(runs[key], wanted)
+        if not found.any():
+            there = listed(list(dict.fromkeys(map(spell_value, runs[key]))))
+            raise ConfigError(f"No run of the sweep '{sweep}' has {spell_where({key: wanted})}; there are {there}.")
+        kept &= found
+    if not kept.any():
+        raise ConfigError(f"No run of the sweep '{sweep}' has {spell_where(where)} together.")
+    return runs[kept].reset_index(drop=True)
+
+
+def load_finished(sweep: str | Path, where: Where | None = None) -> pd.DataFrame:
     """Return `load_sweep` of the finished runs only; raises `ConfigError` where no run has finished."""
-    runs = load_sweep(sweep)
+    runs = load_sweep(sweep, where=where)
     finished = runs[runs["state"] == "finished"]
     if finished.empty:
-        raise ConfigError(f"No run of the sweep '{Path(sweep).name}' has finished: there is nothing to draw.")
+        such = f" with {spell_where(where)}" if where else ""
+        raise ConfigError(f"No run of the sweep '{Path(sweep).name}'{such} has finished: there is nothing to draw.")
     return finished.reset_index(drop=True)
 
 
-def load_curves(sweep: str | Path) -> pd.DataFrame:
-    """Return one row per run and evaluation: `step`, each metric, and the run's id, state, config keys and facts."""
-    tables = [run.read_metrics().assign(run_id=run.run_id) for run in find_sweep(sweep).runs()]
-    return _join(tables, load_sweep(sweep))
+def load_curves(sweep: str | Path, *, where: Where | None = None) -> pd.DataFrame:
+    """Return one row per run and evaluation: `step`, each metric, and the run's id, state, config keys and facts.
+
+    `where` chooses runs as in `load_sweep`.
+    """
+    runs = load_sweep(sweep, where=where)
+    tables = [run.read_metrics().assign(run_id=run.run_id) for run in _folders(sweep, runs)]
+    return _join(tables, runs)
 
 
-def load_survival(sweep: str | Path, thresholds: Sequence[float] | None = None) -> pd.DataFrame:
+def load_survival(
+    sweep: str | Path, thresholds: Sequence[float] | None = None, *, where: Where | None = None
+) -> pd.DataFrame:
     """Return each run's survival curve at its last evaluation: one row per run and threshold (of those asked for).
 
     `count` is the number of artifacts with a probability above `threshold`, `ratio` that number per distinct training
     n-gram. Beside them stand the run's id, state, config keys and facts. Runs that never got to count are left out.
+    `where` chooses runs as in `load_sweep`.
     """
     tables = []
-    for run in find_sweep(sweep).runs():
+    runs = load_sweep(sweep, where=where)
+    for run in _folders(sweep, runs):
         if (run.path / "survival.parquet").exists():
             survival = run.read_table("survival")
             wanted = survival["step"] == survival["step"].max()
             if thresholds is not None:
                 wanted &= np.isclose(survival["threshold"].to_numpy()[:, None], thresholds).any(axis=1)
             tables.append(survival[wanted].assign(run_id=run.run_id))
-    joined = _join(tables, load_sweep(sweep))
+    joined = _join(tables, runs)
     if len(joined):
         joined["ratio"] = joined["count"] / joined["corpus/train_ngrams"].astype(float)
     return joined
+
+
+def _folders(sweep: str | Path, runs: pd.DataFrame) -> list[RunFolder]:
+    path = find_sweep(sweep).path
+    return [RunFolder(path / run_id) for run_id in runs["run_id"]]
 
 
 def _join(tables: Sequence[pd.DataFrame], runs: pd.DataFrame) -> pd.DataFrame:
@@ -149,6 +222,12 @@ def swept_keys(frame: pd.DataFrame) -> list[str]:
         key for key in config_keys(frame) if key != "seed" and key not in _NO_RESULT and _distinct(frame[key]) > 1
     ]
     return [key for key in several if not _follows(frame, key)]
+
+
+def differ(runs: pd.DataFrame) -> str:
+    """Return `its runs differ in model.width and seed`, for who asks for a key that there is not."""
+    keys = [*swept_keys(runs), *(["seed"] if _distinct(runs["seed"]) > 1 else [])]
+    return f"its runs differ in {listed(keys)}" if keys else "its runs differ in no key"
 
 
 def _distinct(values: pd.Series[Any]) -> int:

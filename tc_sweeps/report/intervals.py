@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.special import stdtrit
 
 LEVEL = 0.95
+
+SHARES = [  # in [0, 1] by definition; hallucinations per context can be more than one at a threshold below 1/2
+    *("train/accuracy", "test/accuracy", "artifacts/unseen_confident_rate", "artifacts/labelled_share"),
+    *("generalization/recall", "generalization/attainable_recall", "hallucination/share"),
+]
 
 
 class Interval(NamedTuple):
@@ -51,6 +57,24 @@ def student_t(values: Iterable[float]) -> Interval:
     deviation = float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan
     half = float(half_width(np.asarray(deviation), np.asarray(len(numbers))))
     return Interval(mean, mean - half, mean + half, len(numbers))
+
+
+def clipped(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `over_seeds` as it is drawn: the intervals of shares end at 0 and 1, beyond which none lies."""
+    shares = table["metric"].isin(SHARES)
+    low, high = (table[name].mask(shares, table[name].clip(0, 1)) for name in ("low", "high"))
+    return table.assign(low=low, high=high)
+
+
+def what_is_drawn(counts: Collection[int], where: str = "point") -> str:
+    """Return what a point (or curve) of a figure is, given how many runs stand behind each; nothing for none."""
+    few, many = min(counts, default=0), max(counts, default=0)
+    if not many:
+        return ""
+    if many == 1:
+        return f"1 run a {where}"
+    runs = f"{many} runs" if few == many else f"{few} to {many} runs"
+    return f"mean and 95 % Student t interval over seeds ({runs} a {where})"
 
 
 def spell(mean: float, low: float, high: float) -> str:

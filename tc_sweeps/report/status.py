@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pkgutil
 import re
-import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from tc_sweeps.report.frame import find_sweep, swept_keys
+from tc_sweeps.report.frame import figure_command, find_sweep, find_sweeps, swept_keys, typed
 from tc_sweeps.store.folder import OUTPUTS, RunFolder
 from tc_sweeps.store.lease import is_alive
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -43,9 +42,25 @@ def sweep_status(sweep: str | Path, *, every: bool = False, axes: bool = True) -
         _headline(folder.path.name, runs),
         _axes_text(runs, keys) if axes else "",
         _reasons_text(folder.path, runs, keys),
-        _next_text(folder, runs, keys),
+        _next_text(folder, runs),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def all_sweeps(*, every: bool = False) -> str:
+    """Return as text the sweeps under outputs/, one line each: how many runs are in which state.
+
+    `every=True` also counts the runs of earlier plans.
+    """
+    lines = []
+    for folder in find_sweeps():
+        standings = [{"run_id": run.run_id, **run.status} for run in folder.runs(every=every)]
+        runs = [_seen_from_outside(folder, run) for run in standings]
+        lines.append((folder.path.name, f"{_runs(len(runs))}: {_counted(runs)}" if runs else "no runs yet"))
+    if not lines:
+        return f"{OUTPUTS.resolve()} holds no sweep yet."
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name.ljust(width)}  {told}" for name, told in lines)
 
 
 def _seen_from_outside(folder: SweepFolder, run: Run) -> Run:
@@ -58,10 +73,16 @@ def _seen_from_outside(folder: SweepFolder, run: Run) -> Run:
     return run
 
 
+def _frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row per run, with lists as tuples, so that axes can be told."""
+    return pd.DataFrame(
+        [{key: tuple(value) if isinstance(value, list) else value for key, value in run.items()} for run in runs]
+    )
+
+
 def _axes(runs: Sequence[Run]) -> list[str]:
     """Return the config keys by which the runs differ, the seed last."""
-    hashable = [{key: tuple(value) if isinstance(value, list) else value for key, value in run.items()} for run in runs]
-    keys = swept_keys(pd.DataFrame(hashable))
+    keys = swept_keys(_frame(runs))
     return [*keys, "seed"] if len({run["seed"] for run in runs}) > 1 else keys
 
 
@@ -69,12 +90,15 @@ def _axes(runs: Sequence[Run]) -> list[str]:
 
 
 def _headline(name: str, runs: Sequence[Run]) -> str:
-    counts = Counter(run["state"] for run in runs)
-    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     steps = sum(run["training.steps"] for run in runs)
     # A finished run is done, though it may have reached its target before its last step.
     done = sum(run["training.steps"] if run["state"] == "finished" else run["step"] for run in runs)
-    return f"{name}: {_runs(len(runs))}: {states}\n{100 * done // steps} % of {steps:,} steps done"
+    return f"{name}: {_runs(len(runs))}: {_counted(runs)}\n{100 * done // steps} % of {steps:,} steps done"
+
+
+def _counted(runs: Sequence[Run]) -> str:
+    counts = Counter(run["state"] for run in runs)
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
 def _axes_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
@@ -121,9 +145,9 @@ def _reasons_text(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _next_text(folder: SweepFolder, runs: Sequence[Run], keys: Sequence[str]) -> str:
+def _next_text(folder: SweepFolder, runs: Sequence[Run]) -> str:
     counts = Counter(run["state"] for run in runs)
-    name = shlex.quote(folder.path.name if folder.path.parent == OUTPUTS else str(folder.path))
+    name = typed(folder.path)
     missing, plan = counts["queued"] + counts["interrupted"], folder.plan
     lines = []
     if counts["running"]:
@@ -136,10 +160,8 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run], keys: Sequence[str]) ->
         lines.append(("To see the numbers:", f"tc-sweeps table {name}"))
     if counts["finished"] and not counts["running"] and not missing:
         own = (plan["experiment"] or folder.path.name) in _experiments()
-        x = next(iter(keys), "step")
-        lines.append(
-            ("To draw them:", f"tc-sweeps figure {name}" + ("" if own else f" --x {x} --y artifacts/per_ngram"))
-        )
+        drawing = f"tc-sweeps figure {name}" if own else figure_command(folder.path, _frame(runs))
+        lines.append(("To draw them:", drawing))
     width = max(len(purpose) for purpose, _ in lines)
     return "\n".join(f"{purpose.ljust(width)}  {command}" for purpose, command in lines)
 

@@ -5,6 +5,7 @@ Figures are made without pyplot, so that drawing leaves nothing behind in the pr
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from tc_sweeps.report.intervals import clipped
+from tc_sweeps.report.where import Where, spell_where
 from tc_sweeps.store.files import replace
 
 # Okabe and Ito's palette, the pale yellow left out: it cannot be seen as a line on white.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "#8A8A8A"
 LINES = ["-", "--", ":", "-."]
+HATCHES = {"--": "////", ":": "....", "-.": "\\\\\\\\"}  # of a band, by the style of its line
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
 RC: Any = {
@@ -40,6 +44,7 @@ RC: Any = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.4,
     "lines.markersize": 5,
+    "hatch.linewidth": 0.5,
     "pdf.fonttype": 42,  # text in a PDF stays text
 }
 
@@ -80,6 +85,15 @@ def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
     )
 
 
+def headline(figure: Figure, text: str, where: Where | None) -> None:
+    """Say above all panels what is drawn, and of which runs: a figure is passed on without the command that made it."""
+    lines = [text, f"runs with {spell_where(where)}" if where else ""]
+    characters = int(13 * figure.get_figwidth())
+    told = "\n".join(textwrap.fill(part, characters) for part in lines if part)
+    if told:
+        figure.suptitle(told, fontsize=9, parse_math=False)
+
+
 def line(label: str, colour: Any = GREY, **options: Any) -> Line2D:
     """Return a legend's entry."""
     return Line2D([], [], color=colour, label=label, **options)
@@ -89,12 +103,13 @@ def draw_means(
     axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, hollow: Sequence[bool] | None = None, **options: Any
 ) -> None:
     """Draw means with the bars of their intervals against the column `x`; `hollow` points have an empty marker."""
-    table = table.assign(hollow=[False] * len(table) if hollow is None else list(hollow)).sort_values(x)
+    table = clipped(table).assign(hollow=[False] * len(table) if hollow is None else list(hollow)).sort_values(x)
     marker, linestyle = options.get("marker", "o"), options.get("linestyle", "-")
     axes.plot(table[x], table["mean"], color=colour, linestyle=linestyle)
     bars = table.dropna(subset=["mean", "low", "high"])
     if len(bars):
-        low, high = bars["mean"] - bars["low"], bars["high"] - bars["mean"]
+        # The mean of equal values may lie above them by rounding.
+        low, high = (bars["mean"] - bars["low"]).clip(lower=0), (bars["high"] - bars["mean"]).clip(lower=0)
         axes.errorbar(bars[x], bars["mean"], yerr=[low, high], fmt="none", ecolor=colour, elinewidth=1, capsize=2.5)
     for empty, face in ((True, "white"), (False, colour)):
         points = table[table["hollow"] == empty]
@@ -104,10 +119,28 @@ def draw_means(
 
 
 def draw_band(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, linestyle: str = "-") -> None:
-    """Draw a mean as a line and its interval as a band against the column `x`."""
-    table = table.sort_values(x)
+    """Draw a mean as a line and its interval as a band against the column `x`; bands are told apart as their lines."""
+    table = clipped(table).sort_values(x)
     axes.plot(table[x], table["mean"], color=colour, linestyle=linestyle)
-    axes.fill_between(table[x], table["low"], table["high"], color=colour, alpha=0.18, linewidth=0)
+    band: Any = {"facecolor": colour, "alpha": 0.18, "linewidth": 0}
+    if linestyle != "-":
+        band = {"facecolor": "none", "edgecolor": colour, "alpha": 0.5, "linewidth": 0.5, "hatch": HATCHES[linestyle]}
+    axes.fill_between(table[x], table["low"], table["high"], **band)
+
+
+def draw_ceiling(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, joined: bool = True) -> None:
+    """Draw means of ceilings against the column `x`: a dashed line, or a dash at each point that no line may join."""
+    table = table.sort_values(x)
+    axes.plot(table[x], table["mean"], color=colour, **_ceiling(joined and len(table) > 1))
+
+
+def ceiling_entry(label: str, *, joined: bool = True) -> Line2D:
+    """Return the legend's entry for what `draw_ceiling` draws."""
+    return line(label, **_ceiling(joined))
+
+
+def _ceiling(joined: bool) -> dict[str, Any]:
+    return {"linestyle": "--" if joined else "none", "linewidth": 1, "marker": "" if joined else "_", "markersize": 9}
 
 
 def log_x(axes: Axes, values: Sequence[float]) -> None:
@@ -133,6 +166,11 @@ def log_y(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def under_fitted() -> Line2D:
+    """Return the legend's entry for hollow points."""
+    return line("under-fitted in a seed", marker="o", linestyle="none", markerfacecolor="white")
 
 
 def describe(values: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from tc_sweeps.report.frame import find_sweep, load_sweep, metric_names, over_seeds, swept_keys
 from tc_sweeps.report.intervals import plain, spell
+from tc_sweeps.report.where import Where, name_where
 from tc_sweeps.store.files import replace
 
 KEY_METRICS = [
@@ -22,43 +24,46 @@ KEY_METRICS = [
     "generalization/recall",
     "hallucination/share",
 ]
-WIDTH = 140  # characters: a terminal on half a screen
+WIDTH = 100  # characters, where there is no terminal to ask
 MOST_RUNS = 40  # with more, one line per run is no longer read
 
 
-def write_table(sweep: str | Path, *, every: bool = False) -> str:
+def write_table(sweep: str | Path, *, where: Where | None = None, every: bool = False) -> str:
     """Write results.parquet, results.csv (one row per run) and summary.csv (over seeds); return the text to print.
 
     The text holds one line per run (up to 40 runs), the means over seeds with their intervals, the runs that did not
-    finish and why, and the paths written. `every=True` also tells of the runs of earlier plans.
+    finish and why, and the paths written; it is as wide as the terminal. `where` chooses runs as in `load_sweep`; the
+    two CSV files then have it in their names, and results.parquet holds all runs as ever. `every=True` also tells of
+    the runs of earlier plans.
     """
     folder = find_sweep(sweep)
-    runs = load_sweep(sweep, every=every)
+    runs = load_sweep(sweep, where=where, every=every)
     if runs.empty:
         return f"The sweep '{folder.path.name}' has no runs yet."
     keys = swept_keys(runs)
     finished = runs[runs["state"] == "finished"]
     metrics = [name for name in metric_names(runs) if finished[name].notna().any()]
     folder.remake_results()
-    written = [folder.path / "results.parquet", folder.path / "results.csv"]
-    replace(written[1], lambda path: runs.to_csv(path, index=False))
-    parts = [_runs_text(runs, keys)]
+    results = folder.path / f"results{name_where(where)}.csv"
+    written = [results] if where else [folder.path / "results.parquet", results]
+    replace(results, lambda path: runs.to_csv(path, index=False))
+    parts = [_runs_text(runs, keys, results.name)]
     if metrics:
         summary = over_seeds(finished, keys, metrics)
-        written.append(folder.path / "summary.csv")
-        replace(written[2], lambda path: summary.to_csv(path, index=False))
+        written.append(folder.path / f"summary{name_where(where)}.csv")
+        replace(written[-1], lambda path: summary.to_csv(path, index=False))
         parts.append(_summary_text(summary, keys, len(finished)))
     parts += [_unfinished_text(runs), "Written: " + "\n         ".join(map(str, written))]
     return "\n\n".join(part for part in parts if part)
 
 
-def _runs_text(runs: pd.DataFrame, keys: Sequence[str]) -> str:
+def _runs_text(runs: pd.DataFrame, keys: Sequence[str], file: str) -> str:
     if len(runs) > MOST_RUNS:
-        return f"{len(runs)} runs, more than {MOST_RUNS}: only their summary is shown; results.csv has a row for each."
+        return f"{len(runs)} runs, more than {MOST_RUNS}: only their summary is shown.\n{file} has a row for each."
     shown = [name for name in KEY_METRICS if name in runs and runs[name].notna().any()]
-    columns = ["run_id", "state", *keys, "seed", *shown]
+    columns = [*keys, "seed", "run_id", "state", *shown]
     cells = {name: [_cell(value) for value in runs[name]] for name in columns}
-    return _text(cells, repeated=2 + len(keys) + 1)
+    return _text(cells, repeated=len(keys) + 1)
 
 
 def _summary_text(summary: pd.DataFrame, keys: Sequence[str], finished: int) -> str:
@@ -78,8 +83,8 @@ def _summary_text(summary: pd.DataFrame, keys: Sequence[str], finished: int) -> 
                 zip(rows["mean"], rows["low"], rows["high"], rows["runs"], strict=True)
             )
         ]
-    what = f"Over the seeds of {finished} finished run{'s' * (finished != 1)}: mean [low, high], "
-    return what + "95 % Student t intervals over seeds.\n" + _text(cells, repeated=len(keys) + 1)
+    what = f"{finished} finished run{'s' * (finished != 1)}: mean [low, high], 95 % Student t intervals over seeds.\n"
+    return what + _text(cells, repeated=len(keys) + 1)
 
 
 def _unfinished_text(runs: pd.DataFrame) -> str:
@@ -104,24 +109,33 @@ def _cell(value: Any) -> str:
 
 
 def _text(cells: dict[str, list[str]], *, repeated: int) -> str:
-    """Return columns as aligned text with headers of two lines, broken into blocks of at most `WIDTH` characters.
+    """Return columns as aligned text with headers of two lines, broken into blocks as wide as the terminal at most.
 
-    The first `repeated` columns head every block, so that each line can be read by itself.
+    The first `repeated` columns head every block, so that each line can be read by itself. Where they leave no room
+    for one of the others, the rows are numbered instead.
     """
-    columns = []
-    for name, values in cells.items():
-        group, dot, last = name.replace(".", "/").rpartition("/")
-        width = max(map(len, [group + dot, last, *values]))
-        columns.append([text.rjust(width) for text in (group + dot, last, *values)])
+    limit = shutil.get_terminal_size((WIDTH, 24)).columns
+    columns = [_column(name, values) for name, values in cells.items()]
     head, rest = columns[:repeated], columns[repeated:]
+    if any(_width([*head, column]) > limit for column in rest):
+        rows = max(map(len, cells.values()))
+        head, rest = [_column("row", [str(place + 1) for place in range(rows)])], columns
     blocks: list[list[list[str]]] = [[]]
     for column in rest:
-        if blocks[-1] and _width([*head, *blocks[-1], column]) > WIDTH:
+        if blocks[-1] and _width([*head, *blocks[-1], column]) > limit:
             blocks.append([])
         blocks[-1].append(column)
     return "\n\n".join(
-        "\n".join("  ".join(line).rstrip() for line in zip(*head, *block, strict=True)) for block in blocks
+        # No group has a name in a block of run ids and states: its first line is empty.
+        "\n".join(filter(None, ("  ".join(line).rstrip() for line in zip(*head, *block, strict=True))))
+        for block in blocks
     )
+
+
+def _column(name: str, values: Sequence[str]) -> list[str]:
+    group, dot, last = name.replace(".", "/").rpartition("/")
+    width = max(map(len, [group + dot, last, *values]))
+    return [text.rjust(width) for text in (group + dot, last, *values)]
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:

@@ -119,6 +119,7 @@ def test_a_loaded_run_answers_as_the_contract_says(launch: Launch) -> None:
     assert launch("run", "data=eats", "training.steps=10", "training.evaluations=1", "tracking.mode=none")[0] == 0
     run = tc_sweeps.load_run(str(only_run()))
     assert run.status["state"] == "finished"
+    assert repr(run) == f"<Run {only_run()}: finished>"
     assert run.corpus.vocab_size == 8
     assert run.corpus.sentences.dtype == torch.int64
     contexts = torch.tensor([[0, 4], [1, 5]])

@@ -79,7 +79,7 @@ def test_status_says_what_failed_and_its_command_tries_it_again(launch: Launch) 
     assert sorted(attempts.values()) == [1, 1, 2, 2]
     code, _, err = launch("status", "z")
     assert code == 1
-    assert "did you mean 's'" in err
+    assert "it holds s." in err
 
 
 def test_a_sweep_ends_with_what_to_type_next(launch: Launch) -> None:

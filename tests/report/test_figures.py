@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 import made
 import matplotlib as mpl
 import matplotlib.image
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
-from tc_sweeps.report import draw_experiment, draw_xy, experiments
-from tc_sweeps.report.figures import Drawing
+from tc_sweeps.report import draw_experiment, draw_xy, experiments, load_sweep
+from tc_sweeps.report.curves import figure_xy
+from tc_sweeps.report.figures import Drawing, figure2, figure3, kinships
+from tc_sweeps.report.where import spell_where
 
 CONF = Path(__file__).parents[2] / "conf" / "experiment"
 
@@ -87,6 +94,30 @@ def test_figure2_outside_the_band_does_not_hold(outputs: Path) -> None:
     assert draw_experiment("figure2").verdict.startswith("Does not hold")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "ratios", "start"),
+    [
+        ({50: 125, 100: 500}, (18, 18.2), "It is that of the data: at V^2 / N = 20 the ratios of 2 sizes differ by"),
+        ({50: 125, 100: 500}, (12, 18), "It depends on more than V^2 / N: at V^2 / N = 20"),
+        ({50: 125, 100: 1000}, (18, 9), "Cannot be said from these runs, whose V^2 / N differ"),
+        ({50: 125}, (18, 18), "Cannot be said from these runs: fewer than two sizes"),
+    ],
+)
+def test_vocabulary_tells_a_ratio_of_the_data_from_one_of_the_model(
+    outputs: Path, sizes: dict[int, int], ratios: tuple[float, float], start: str
+) -> None:
+    for seed in (0, 1, 2):
+        for (size, triples), ratio in zip(sizes.items(), ratios, strict=False):
+            chosen = {"data.vocab_size": size, "data.num_sentences": triples, "seed": seed}
+            made.finished_random_run(outputs, "vocabulary", chosen, ratio=lambda _, r=ratio: r)
+        unfit = {"data.vocab_size": 200, "data.num_sentences": 2000, "seed": seed}
+        made.finished_random_run(outputs, "vocabulary", unfit, ratio=lambda _: 4, accuracy=0.5)
+    drawing = draw_experiment("vocabulary")
+    check(drawing, "vocabulary")
+    assert drawing.verdict.startswith(start)
+    assert "at V = 200" not in drawing.verdict
+
+
 def test_figure3_of_falling_curves_holds_and_leaves_out_what_does_not_fit(outputs: Path) -> None:
     made.widths_sweep(outputs, slope=-0.5)
     drawing = draw_experiment("figure3")
@@ -135,8 +166,72 @@ def test_unknown_figures_and_sweeps_without_results_are_refused(outputs: Path) -
     made.failed_run(outputs, "figure2", {})
     with pytest.raises(ConfigError, match=r"^There is no figure 'figur2'; did you mean 'figure2'\?$"):
         draw_experiment("figure2", "figur2")
+    with pytest.raises(ConfigError, match=r"^There is no figure 'x'; there are figure1, .* and kinships\.$"):
+        draw_experiment("figure2", "x")
     with pytest.raises(ConfigError, match=r"^No run of the sweep 'figure2' has finished"):
         draw_experiment("figure2")
+
+
+def test_a_sweep_of_no_experiment_says_what_to_type(outputs: Path) -> None:
+    made.kinships_sweep(outputs, seeds=[0])
+    (outputs / "kinships").rename(outputs / "mine")
+    plan = json.loads((outputs / "mine/plan.json").read_text())
+    (outputs / "mine/plan.json").write_text(json.dumps(plan | {"experiment": "my_own"}))
+    with pytest.raises(ConfigError, match=r"^The sweep 'mine' is of no experiment that has a figure") as refused:
+        draw_experiment("mine")
+    *_, sweep, x_option, x, y_option, y = str(refused.value).split()
+    assert (sweep, x_option, x, y_option, y) == ("mine", "--x", "data.held_out_fraction", "--y", "artifacts/per_ngram")
+    check_png(draw_xy(sweep, x, y))
+
+
+@pytest.mark.parametrize("well_fitted", [True, False])
+def test_legends_name_only_what_is_drawn(outputs: Path, well_fitted: bool) -> None:
+    for width in (8, 16):
+        for seed in (0, 1):
+            accuracy = 1.0 if well_fitted or width == 16 else 0.5
+            overrides = {"model.width": width, "seed": seed}
+            made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18, accuracy=accuracy)
+    for figure in (figure2.draw(outputs / "s", {"model.width": 8}), figure3.draw(outputs / "s")):
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert ("under-fitted in a seed" in labels) != well_fitted
+        assert any(label.startswith("ceiling at perfect fit") for label in labels)
+        assert figure.get_suptitle().startswith("mean and 95 % Student t interval over seeds (2 runs a point)")
+
+
+def test_kinships_names_its_two_measures_of_hallucination_and_hatches_a_second_band(outputs: Path) -> None:
+    made.kinships_sweep(outputs)
+    figure = kinships.draw(outputs / "kinships")
+    left, middle, right = figure.axes
+    assert middle.get_ylabel() == "hallucinations as a share of labelled artifacts"
+    assert right.get_ylabel() == "hallucinations per labelled unseen context"
+    assert right.get_title() == "hallucination rate per context against recall"
+    assert figure.get_suptitle() == "mean and 95 % Student t interval over seeds (3 runs a curve)"
+    assert {band.get_hatch() for band in left.collections} == {None, "////"}  # widths 32 and 64
+
+
+@pytest.mark.parametrize(
+    ("sweep", "where", "name"),
+    [
+        ("figure2", {"objective.positions": "all", "data.num_sentences": [500, 1000]}, None),
+        ("figure3", {"objective.positions": "last"}, "figure3_where_objective.positions=last"),
+        ("kinships", {"model.width": 64}, "kinships_where_model.width=64"),
+    ],
+)
+def test_a_figure_of_some_runs_says_so_and_has_its_own_name(
+    outputs: Path, sweep: str, where: dict[str, Any], name: str | None
+) -> None:
+    module, make = {
+        "figure2": (figure2, made.sizes_sweep),
+        "figure3": (figure3, lambda to: made.widths_sweep(to, slope=0)),
+        "kinships": (kinships, made.kinships_sweep),
+    }[sweep]
+    make(outputs)
+    drawing = draw_experiment(sweep, where=where)
+    check(drawing, name or "figure2_where_objective.positions=all_and_data.num_sentences=500,1000")
+    assert str(drawing).startswith(f"Runs:    those with {spell_where(where)}\nClaim:")
+    assert drawing.verdict != module.verdict(outputs / sweep)
+    title = module.draw(outputs / sweep, where).get_suptitle()
+    assert title.endswith(f"\nruns with {spell_where(where)}")
 
 
 def test_any_metric_against_any_key(outputs: Path) -> None:
@@ -148,6 +243,119 @@ def test_any_metric_against_any_key(outputs: Path) -> None:
     assert path.with_suffix(".pdf").exists()
     check_png(draw_xy("kinships", "step", "generalization/recall", ["data.held_out_fraction", "model.width"]))
     check_png(draw_xy("figure2", "objective.positions", "model/parameters"))
+    path = draw_xy("kinships", "step", "artifacts/count", where={"model.width": 32, "data.held_out_fraction": 0.9})
+    assert path.name == "artifacts_count_against_step_where_model.width=32_and_data.held_out_fraction=0.9.png"
+    check_png(path)
+
+
+def lines_of(figure: Figure, linestyle: str) -> list[Any]:
+    return [line for line in figure.axes[0].lines if line.get_linestyle() == linestyle]
+
+
+@pytest.mark.parametrize(
+    ("y", "ceiling"),
+    [("artifacts/per_ngram", [9800 / 200, 9500 / 500]), ("artifacts/count", [9800, 9500]), ("train/accuracy", None)],
+)
+def test_beside_a_number_of_artifacts_stands_its_ceiling(outputs: Path, y: str, ceiling: list[float] | None) -> None:
+    for triples in (200, 500):
+        for seed in (0, 1):
+            made.finished_random_run(outputs, "s", {"data.num_sentences": triples, "seed": seed}, ratio=lambda _: 8)
+    figure = figure_xy(outputs / "s", "data.num_sentences", y)
+    dashed = lines_of(figure, "--")
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    if ceiling is None:
+        assert (dashed, labels) == ([], [])
+    else:
+        assert dashed[0].get_ydata().tolist() == ceiling
+        assert labels == ["ceiling of these runs"]
+    over_training = figure_xy(outputs / "s", "step", y)
+    assert len(lines_of(over_training, "--")) == (2 if ceiling else 0)  # one for each size
+    assert over_training.axes[0].get_xlabel() == "optimizer step"
+
+
+WIDTHS = {"model.width": [8, 16]}
+TWO = {**WIDTHS, "training.weight_decay": [0.0, 0.1]}
+THREE = {**TWO, "objective.positions": ["all", "last"]}
+
+
+def product_sweep(outputs: Path, axes: dict[str, list[Any]]) -> Path:
+    for values in itertools.product(*axes.values(), [0, 1]):
+        overrides = dict(zip([*axes, "seed"], values, strict=True))
+        made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18)
+    return outputs / "s"
+
+
+@pytest.mark.parametrize(
+    ("axes", "x", "by", "where", "lines"),
+    [
+        (WIDTHS, "model.width", [], {}, []),
+        (WIDTHS, "model/parameters", [], {}, []),  # goes along with the width
+        (WIDTHS, "step", [], {}, ["width 8", "width 16"]),
+        (WIDTHS, "step", ["model.width"], {}, ["width 8", "width 16"]),
+        (WIDTHS, "step", [], {"model.width": 8}, []),
+        (TWO, "model.width", [], {}, ["weight decay 0", "weight decay 0.1"]),
+        (TWO, "step", [], {"training.weight_decay": 0.1}, ["width 8", "width 16"]),
+        (TWO, "step", ["model.width"], {"model.width": 8}, ["width 8, weight decay 0", "width 8, weight decay 0.1"]),
+        (THREE, "model.width", [], {"training.weight_decay": 0}, ["loss on all positions", "loss on the last token"]),
+    ],
+)
+def test_an_axis_that_is_left_gets_lines_of_its_own(
+    outputs: Path, axes: dict[str, list[Any]], x: str, by: list[str], where: dict[str, Any], lines: list[str]
+) -> None:
+    figure = figure_xy(product_sweep(outputs, axes), x, "train/loss", by, where)
+    assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == lines
+    title = "mean and 95 % Student t interval over seeds (2 runs a point)"
+    assert figure.get_suptitle() == title + (f"\nruns with {spell_where(where)}" if where else "")
+
+
+@pytest.mark.parametrize(
+    ("axes", "x", "by", "options"),
+    [
+        (TWO, "step", [], "--by model.width --where training.weight_decay=0"),
+        (THREE, "model.width", [], "--by objective.positions --where training.weight_decay=0"),
+        (THREE, "step", ["model.width"], "--by objective.positions --where training.weight_decay=0"),
+    ],
+)
+def test_two_axes_that_are_left_are_not_averaged_over(
+    outputs: Path, axes: dict[str, list[Any]], x: str, by: list[str], options: str
+) -> None:
+    named = " and ".join(option.split("=")[0] for option in options.split()[1::2])
+    with pytest.raises(ConfigError, match=rf"^The runs of one point differ in {named}, .*, as in {options}\.$"):
+        figure_xy(product_sweep(outputs, axes), x, "train/loss", by)
+
+
+def test_axes_that_go_along_with_each_other_are_one(outputs: Path) -> None:
+    for width, rate in ((8, 0.1), (16, 0.01)):
+        overrides = {"model.width": width, "training.learning_rate": rate}
+        made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18)
+    figure = figure_xy(outputs / "s", "step", "train/loss")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["width 8", "width 16"]
+    assert figure.get_suptitle() == "1 run a point"
+
+
+def test_a_title_counts_the_runs_in_which_the_metric_is_defined(outputs: Path) -> None:
+    for seeds, width in ((5, 8), (3, 16)):
+        for seed in range(seeds):
+            overrides = {"model.width": width, "seed": seed}
+            made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18)
+    figure = figure_xy(outputs / "s", "model.width", "train/accuracy")
+    assert "(3 to 5 runs a point)" in figure.get_suptitle()
+    [one] = load_sweep("s", where={"model.width": 8, "seed": 0})["run_id"]
+    path = outputs / "s" / one / "metrics.csv"
+    pd.read_csv(path).assign(**{"train/accuracy": float("nan")}).to_csv(path, index=False)
+    figure = figure_xy(outputs / "s", "model.width", "train/accuracy")
+    assert "(3 to 4 runs a point)" in figure.get_suptitle()
+
+
+def test_no_band_of_a_share_leaves_zero_to_one(outputs: Path) -> None:
+    for seed, accuracy in enumerate((0.2, 1.0)):
+        made.finished_random_run(outputs, "s", {"seed": seed}, ratio=lambda _: 18, accuracy=accuracy)
+    [band] = figure_xy(outputs / "s", "step", "train/accuracy").axes[0].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (0, 1)
+    figure = figure_xy(outputs / "s", "model.width", "train/accuracy")
+    [bar] = figure.axes[0].collections
+    assert bar.get_segments()[0][:, 1].tolist() == [0, 1]
 
 
 def test_a_null_has_a_place_on_the_axis(outputs: Path) -> None:

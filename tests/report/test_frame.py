@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from pathlib import Path
 
 import made
@@ -11,8 +13,8 @@ from scipy import stats
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import load_curves, load_survival, load_sweep, over_seeds, swept_keys
-from tc_sweeps.report.frame import fully_fitted
-from tc_sweeps.report.intervals import spell, student_t
+from tc_sweeps.report.frame import figure_command, fully_fitted, hint
+from tc_sweeps.report.intervals import clipped, spell, student_t, what_is_drawn
 from tc_sweeps.store.sweep_folder import SweepFolder
 
 
@@ -53,6 +55,66 @@ def test_one_seed_has_a_mean_and_no_interval() -> None:
 )
 def test_numbers_are_spelled_with_their_interval(numbers: tuple[float, float, float], text: str) -> None:
     assert spell(*numbers) == text
+
+
+def test_the_intervals_of_shares_are_drawn_from_zero_to_one() -> None:
+    metrics = ["train/accuracy", "hallucination/per_context"]
+    frame = pd.DataFrame({"train/accuracy": [0.1, 1.0], "hallucination/per_context": [0.1, 1.0]})
+    table = over_seeds(frame, [], metrics)
+    share, rate = clipped(table).to_dict("records")
+    assert (share["low"], share["high"], share["mean"]) == (0, 1, 0.55)
+    assert rate["low"] < 0  # below a threshold of 1/2 it is no share
+    assert rate["high"] > 1
+    assert (table["low"] < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ([3, 3], "mean and 95 % Student t interval over seeds (3 runs a point)"),
+        ([5, 3, 4], "mean and 95 % Student t interval over seeds (3 to 5 runs a point)"),
+        ([1, 2], "mean and 95 % Student t interval over seeds (1 to 2 runs a point)"),
+        ([1, 1], "1 run a point"),
+        ([], ""),
+    ],
+)
+def test_a_title_says_what_is_drawn(counts: list[int], text: str) -> None:
+    assert what_is_drawn(counts) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("width", "model.width"),
+        ("widht", "model.width"),
+        ("data.width", "model.width"),
+        ("artifact/count", "artifacts/count"),
+        ("generalisation/count", "generalization/count"),
+        ("count", "artifacts/count"),
+        ("bananas", None),
+        ("x", None),
+    ],
+)
+def test_only_near_names_are_suggested(name: str, near: str | None) -> None:
+    known = ["seed", "model.width", "model.qk_width", "generalization/count", "artifacts/count"]
+    assert hint(name, known, "there is no other") == (f"; did you mean '{near}'?" if near else "; there is no other.")
+
+
+@pytest.mark.parametrize(
+    ("axes", "options"),
+    [
+        ({}, "--x step --y artifacts/per_ngram"),
+        ({"model.width": [8, 16]}, "--x model.width --y artifacts/per_ngram"),
+        ({"model.width": [8, 16], "model.heads": [1, 2]}, "--x model.width --y artifacts/per_ngram"),
+        (
+            {"model.width": [8, 16], "model.heads": [1, 2], "training.steps": [1, 2], "training.clip_norm": [None, 1]},
+            "--x model.width --y artifacts/per_ngram --by model.heads --where training.clip_norm=null",
+        ),
+    ],
+)
+def test_a_command_to_draw_names_as_many_axes_as_it_must(axes: dict[str, list[object]], options: str) -> None:
+    runs = pd.DataFrame(list(itertools.product([0, 1], *axes.values())), columns=["seed", *axes])
+    assert figure_command(Path("outputs/s"), runs) == f"tc-sweeps figure s {options}"
 
 
 def test_over_seeds_leaves_out_undefined_values_and_keeps_null_keys() -> None:
@@ -139,10 +201,14 @@ def test_a_sweep_without_runs_is_an_empty_frame(outputs: Path) -> None:
     assert load_survival("empty").empty
 
 
-def test_an_unknown_sweep_names_the_nearest(outputs: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^There is no sweep 'x': outputs/ holds no sweep yet\.$"):
+def test_an_unknown_sweep_names_the_nearest_or_what_there_is(outputs: Path) -> None:
+    home = re.escape(str(outputs.resolve()))
+    with pytest.raises(ConfigError, match=rf"^There is no sweep 'x': {home} holds no sweep yet\.$"):
         load_sweep("x")
     made.begin(outputs, "figure2", {})
     made.begin(outputs, "kinships", {})
-    with pytest.raises(ConfigError, match=r"^There is no sweep 'figur2'; did you mean 'figure2'\?$"):
-        load_sweep("figur2")
+    for name in ("figur2", "figur2/", "outputs/figur2", str(outputs.resolve() / "figur2")):
+        with pytest.raises(ConfigError, match=rf"^There is no sweep 'figur2' in {home}; did you mean 'figure2'\?$"):
+            load_sweep(name)
+    with pytest.raises(ConfigError, match=rf"^There is no sweep 'nope' in {home}; it holds figure2 and kinships\.$"):
+        load_sweep("nope")

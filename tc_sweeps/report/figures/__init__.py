@@ -1,6 +1,7 @@
 """The paper's figures from a sweep's files: one module per experiment, of the same name.
 
-Each has a `CLAIM`, what the paper says; `draw`, the figure of it; and `verdict`, what the runs at hand say about it.
+Each has a `CLAIM`, what the paper says; `draw`, the figure of it; and `verdict`, what the runs at hand say about it:
+those that a filter chooses, as in `load_sweep`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tc_sweeps.config import ConfigError
-from tc_sweeps.report.frame import find_sweep, nearest
+from tc_sweeps.report.frame import figure_command, find_sweep, hint, listed, load_sweep
 from tc_sweeps.report.style import save
+from tc_sweeps.report.where import Where, name_where, spell_where
 
 
 class Drawing(NamedTuple):
@@ -21,10 +23,12 @@ class Drawing(NamedTuple):
     paths: list[Path]
     claim: str
     verdict: str
+    runs: str = ""  # the filter that chose them, as one would type it
 
     def __str__(self) -> str:
         paths = "\n         ".join(map(str, self.paths))
-        return f"Claim:   {self.claim}\nVerdict: {self.verdict}\nWritten: {paths}"
+        chosen = f"Runs:    those with {self.runs}\n" if self.runs else ""
+        return f"{chosen}Claim:   {self.claim}\nVerdict: {self.verdict}\nWritten: {paths}"
 
 
 def experiments() -> list[str]:
@@ -32,18 +36,26 @@ def experiments() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def draw_experiment(sweep: str | Path, experiment: str | None = None) -> Drawing:
+def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: Where | None = None) -> Drawing:
     """Draw an experiment's figure from a sweep's runs into `<sweep>/figures/<experiment>.png` and `.pdf`.
 
-    Without `experiment`, the one that the sweep was launched as, or that has its name. Raises `ConfigError` where there
-    is no such sweep or experiment, or where no run has what the figure shows.
+    Without `experiment`, the one that the sweep was launched as, or that has its name. `where` chooses runs as in
+    `load_sweep`; the files then have it in their names. Raises `ConfigError` where there is no such sweep or
+    experiment, or where no run has what the figure shows.
     """
     folder = find_sweep(sweep)
     path = folder.path
     if experiment is None:
         experiment = folder.plan["experiment"] or path.name
+        if experiment not in experiments():
+            example = figure_command(path, load_sweep(path, where=where))
+            raise ConfigError(
+                f"The sweep '{path.name}' is of no experiment that has a figure: "
+                f"say what to draw with --x KEY --y METRIC, as in: {example}"
+            )
     if experiment not in experiments():
-        raise ConfigError(f"There is no figure '{experiment}'; did you mean '{nearest(experiment, experiments())}'?")
+        known = f"there are {listed(experiments())}"
+        raise ConfigError(f"There is no figure '{experiment}'{hint(experiment, experiments(), known)}")
     module = importlib.import_module(f"{__name__}.{experiment}")
-    paths = save(module.draw(path), path / "figures" / experiment)
-    return Drawing(paths, module.CLAIM, module.verdict(path))
+    paths = save(module.draw(path, where), path / "figures" / f"{experiment}{name_where(where)}")
+    return Drawing(paths, module.CLAIM, module.verdict(path, where), spell_where(where))

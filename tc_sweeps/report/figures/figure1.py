@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import find_sweep, load_finished
+from tc_sweeps.report.where import Where
 from tc_sweeps.store.folder import RunFolder
 
 CLAIM = (
@@ -25,13 +26,13 @@ TRAINING, SEEN, ARTIFACT = style.BLUE, "#C9DDEB", style.ORANGE
 
 
 @style.styled
-def draw(sweep: Path) -> Figure:
+def draw(sweep: Path, where: Where | None = None) -> Figure:
     """Return the figure of the first finished run: (a) the data tensor, (b) its seen fibers, (c) the completion.
 
     A cell at (first, second, third) is the triple of these tokens. In (c) a cell stands where P(third | first, second)
     is above `artifacts.threshold`: blue where the triple is in the data, orange where it is an artifact.
     """
-    run, threshold = _first_run(sweep)
+    run, threshold = _first_run(sweep, where)
     counts_VVV, probabilities_VVV = _tensors(run)
     data_VVV = counts_VVV > 0
     seen_VVV = np.broadcast_to(data_VVV.any(axis=2, keepdims=True), data_VVV.shape)
@@ -45,8 +46,9 @@ def draw(sweep: Path) -> Figure:
         ),
     ]
     names = run.read_vocabulary() or [str(token) for token in range(len(data_VVV))]
+    artifacts = bool((confident_VVV & ~data_VVV).any())
     figure = style.new_figure(13, 4.8, solid=True)
-    figure.subplots_adjust(left=0, right=0.97, bottom=0.1, top=0.93, wspace=0.08)
+    figure.subplots_adjust(left=0, right=0.97, bottom=0.1, top=0.88 if where else 0.93, wspace=0.08)
     for place, (title, cells) in enumerate(panels):
         axes: Any = figure.add_subplot(1, 3, place + 1, projection="3d")
         for filled, colour, alpha in cells:
@@ -57,15 +59,16 @@ def draw(sweep: Path) -> Figure:
     legend = [
         Patch(facecolor=TRAINING, label="training triple"),
         Patch(facecolor=SEEN, label="zero that training enforces"),
-        Patch(facecolor=ARTIFACT, label="artifact: confident, and not in the data"),
+        *([Patch(facecolor=ARTIFACT, label="artifact: confident, and not in the data")] if artifacts else []),
     ]
+    style.headline(figure, "", where)
     style.legend_below(figure, legend)
     return figure
 
 
-def verdict(sweep: Path) -> str:
+def verdict(sweep: Path, where: Where | None = None) -> str:
     """Return how many artifacts the first finished run has, and their sentences, most confident first."""
-    run, threshold = _first_run(sweep)
+    run, threshold = _first_run(sweep, where)
     counts_VVV, probabilities_VVV = _tensors(run)
     names = run.read_vocabulary() or [str(token) for token in range(len(counts_VVV))]
     training = counts_VVV > 0
@@ -84,9 +87,9 @@ def verdict(sweep: Path) -> str:
     return f"{start} {fit} and {len(sentences)} artifact{plural}: {'; '.join(sentences[:MOST_SENTENCES])}{more}."
 
 
-def _first_run(sweep: Path) -> tuple[RunFolder, float]:
+def _first_run(sweep: Path, where: Where | None) -> tuple[RunFolder, float]:
     """Return the first finished run whose completed tensor can be drawn, and the threshold of its artifacts."""
-    runs = load_finished(sweep)
+    runs = load_finished(sweep, where)
     fits = (runs["artifacts.order"] == 3) & (runs["corpus/vocab_size"] <= LARGEST_VOCABULARY)
     if not fits.any():
         raise ConfigError(

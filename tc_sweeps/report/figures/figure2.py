@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,7 +10,8 @@ from matplotlib.patches import Patch
 
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import fully_fitted, load_finished, over_seeds, split, swept_keys
-from tc_sweeps.report.intervals import Interval
+from tc_sweeps.report.intervals import Interval, what_is_drawn
+from tc_sweeps.report.where import Where
 
 CLAIM = (
     "Toy models trained on random triples have very many artifacts, anywhere from 5 to 20 times the number of training "
@@ -24,18 +24,19 @@ RATIO, CEILING = "artifacts/per_ngram", "ceiling per triple"
 
 
 @style.styled
-def draw(sweep: Path) -> Figure:
+def draw(sweep: Path, where: Where | None = None) -> Figure:
     """Return artifacts per distinct training triple against the number of triples, one panel per objective.
 
     Bars are 95 % Student t intervals over seeds. Dashed lines are the ceiling of a model that gives every training
     triple; hollow points are sizes that at least one seed did not fully fit.
     """
-    runs = _runs(sweep)
+    runs = _runs(sweep, where)
     lines = _lines(runs)
     groups = [values for values, _ in split(runs, lines)]
     panels = sorted(runs["objective.positions"].unique())
-    figure = style.new_figure(0.8 + 4.2 * len(panels), 4.4)
+    figure = style.new_figure(max(6.4, 0.8 + 4.2 * len(panels)), 4.4)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    counts, hollow, has_ceiling = [], False, False
     for axes, positions in zip(all_axes, panels, strict=True):
         here = runs[runs["objective.positions"] == positions]
         axes.axhspan(LOW, HIGH, color=BAND, zorder=0)
@@ -48,20 +49,36 @@ def draw(sweep: Path) -> Figure:
             ceiling, ratio = means[means["metric"] == CEILING], means[means["metric"] == RATIO]
             # Sizes as large as the table of contexts leave no room for artifacts: nothing to show on a logarithm.
             ceiling = ceiling[ceiling["mean"] > 0].sort_values("triples")
-            axes.plot(ceiling["triples"], ceiling["mean"], color=colour, linestyle="--", linewidth=1)
+            style.draw_ceiling(axes, ceiling, "triples", colour=colour)
             ratio = ratio[ratio["mean"] > 0]
+            counts += ratio["runs"].tolist()
+            hollow |= not ratio["fitted"].all()
+            has_ceiling |= len(ceiling) > 0
             style.draw_means(axes, ratio, "triples", colour=colour, hollow=(~ratio["fitted"]).tolist(), marker=marker)
         axes.set_title(style.describe({"objective.positions": positions}))
         axes.set_xlabel("training triples")
     thresholds = ", ".join(f"{value:g}" for value in sorted(runs["artifacts.threshold"].unique()))
     all_axes[0].set_ylabel(f"artifacts per training triple (P > {thresholds})")
-    style.legend_below(figure, _legend(groups))
+    style.headline(figure, what_is_drawn(counts), where)
+    entries = [
+        style.line(
+            style.describe(values) or "trained models",
+            style.COLOURS[place % len(style.COLOURS)],
+            marker=style.MARKERS[place % len(style.MARKERS)],
+        )
+        for place, values in enumerate(groups)
+    ]
+    if has_ceiling:
+        entries.append(style.ceiling_entry("ceiling at perfect fit"))
+    if hollow:
+        entries.append(style.under_fitted())
+    style.legend_below(figure, [*entries, Patch(facecolor=BAND, label=f"the paper's band, {LOW} to {HIGH}")])
     return figure
 
 
-def verdict(sweep: Path) -> str:
+def verdict(sweep: Path, where: Where | None = None) -> str:
     """Return at which sizes fully fitted models lie within the paper's band, with their ratios and intervals."""
-    runs = _runs(sweep)
+    runs = _runs(sweep, where)
     lines = ["objective.positions", *_lines(runs)]
     sentences, inside_anywhere, fitted_anywhere, inside_everywhere, undecided = [], False, False, True, False
     for values, part in split(runs, lines):
@@ -107,8 +124,8 @@ def verdict(sweep: Path) -> str:
     return "\n".join([start, *sentences, *_share_of_ceiling(runs, lines), end])
 
 
-def _runs(sweep: Path) -> pd.DataFrame:
-    runs = load_finished(sweep)
+def _runs(sweep: Path, where: Where | None) -> pd.DataFrame:
+    runs = load_finished(sweep, where)
     ngrams = runs["corpus/train_ngrams"].astype(float)
     # A corpus from a file has no number of its own: it is trained on whole.
     size = runs["data.num_sentences"].astype(float) if "data.num_sentences" in runs else ngrams
@@ -138,14 +155,3 @@ def _lines(runs: pd.DataFrame) -> list[str]:
 
 def _fitted(part: pd.DataFrame) -> pd.DataFrame:
     return part.groupby("triples")["fitted"].all().reset_index()
-
-
-def _legend(groups: list[dict[str, Any]]) -> list[Any]:
-    entries: list[Any] = []
-    for place, values in enumerate(groups):
-        colour = style.COLOURS[place % len(style.COLOURS)]
-        marker = style.MARKERS[place % len(style.MARKERS)]
-        entries.append(style.line(style.describe(values) or "mean and interval over seeds", colour, marker=marker))
-    entries.append(style.line("ceiling at perfect fit", style.GREY, linestyle="--", linewidth=1))
-    entries.append(style.line("under-fitted in a seed", marker="o", linestyle="none", markerfacecolor="white"))
-    return [*entries, Patch(facecolor=BAND, label=f"the paper's band, {LOW} to {HIGH}")]

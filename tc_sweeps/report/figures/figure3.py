@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import fully_fitted, load_finished, load_survival, over_seeds, split, swept_keys
-from tc_sweeps.report.intervals import Interval, student_t
+from tc_sweeps.report.intervals import Interval, student_t, what_is_drawn
+from tc_sweeps.report.where import Where
 
 CLAIM = (
     "On one data set, models with fewer non-embedding parameters have more artifacts; even with many parameters there "
@@ -25,32 +26,42 @@ SIZE = "model/non_embedding_parameters"
 
 
 @style.styled
-def draw(sweep: Path) -> Figure:
+def draw(sweep: Path, where: Where | None = None) -> Figure:
     """Return artifacts per distinct training triple against non-embedding parameters, a curve per threshold.
 
     One column per objective (and per data set, where there are several); below, how well the same runs fit their
-    triples. Bars are 95 % Student t intervals over seeds; hollow points are sizes that a seed did not fully fit.
+    triples. Bars are 95 % Student t intervals over seeds; hollow points are sizes that a seed did not fully fit. The
+    dashed line is the ceiling, for the thresholds of 1/2 and more, of a model that gives every training triple.
     """
-    runs, survival = _load(sweep)
+    runs, survival = _load(sweep, where)
     shape, columns = _keys(runs)
     panels = split(runs, columns)
-    figure = style.new_figure(0.8 + 4.0 * len(panels), 7.4)
+    figure = style.new_figure(max(6.4, 0.8 + 4.0 * len(panels)), 7.6)
     grid = figure.subplots(3, len(panels), sharex="col", sharey="row", squeeze=False, height_ratios=[3, 1, 1])
-    colours = style.shades(len(THRESHOLDS))
+    colours = dict(zip(THRESHOLDS, style.shades(len(THRESHOLDS)), strict=True))
+    counts, drawn, has_ceiling = [], [], False
     for place, (values, part) in enumerate(panels):
         top, middle, bottom = grid[:, place]
         here = survival[survival["run_id"].isin(part["run_id"])]
         style.log_x(bottom, part[SIZE].tolist())
-        for threshold, colour in zip(THRESHOLDS, colours, strict=True):
+        for threshold, colour in colours.items():
             at = here[np.isclose(here["threshold"], threshold)]
             if len(at):
+                drawn.append(threshold)
                 means = over_seeds(at, [*shape, SIZE, "fitted"], ["ratio"])
+                counts += means["runs"].tolist()
                 style.draw_means(top, means, SIZE, colour=colour, hollow=(~means["fitted"]).tolist())
         top.axhline(BOUND, color="black", linestyle=":", linewidth=1)
+        if (part["artifacts.threshold"] >= 0.5).all():
+            ceiling = part["corpus/ceiling_at_perfect_fit"].astype(float) / part["corpus/train_ngrams"].astype(float)
+            style.draw_ceiling(
+                top, over_seeds(part.assign(ceiling=ceiling), [SIZE], ["ceiling"]), SIZE, colour=style.GREY
+            )
+            has_ceiling = True
         for axes, metric in ((middle, "train/accuracy"), (bottom, "train/excess_loss")):
             means = over_seeds(part, [*shape, SIZE, "fitted"], [metric])
             style.draw_means(axes, means, SIZE, colour="black", hollow=(~means["fitted"]).tolist())
-        middle.axhline(part["corpus/fully_fitted_accuracy"].mean(), color=style.GREY, linestyle="--", linewidth=1)
+        middle.axhline(part["corpus/fully_fitted_accuracy"].mean(), color=style.GREY, linestyle="-.", linewidth=1)
         top.set_ylim(bottom=0)
         top.set_title(style.describe(values))
         bottom.set_xlabel("non-embedding parameters")
@@ -60,25 +71,26 @@ def draw(sweep: Path) -> Figure:
     grid[0, 0].set_ylabel("artifacts per training triple")
     grid[1, 0].set_ylabel("accuracy on\ntraining triples")
     grid[2, 0].set_ylabel("excess loss\n(nats per sentence)")
-    style.legend_below(
-        figure,
-        [
-            *(style.line(f"P > {tau:g}", colour, marker="o") for tau, colour in zip(THRESHOLDS, colours, strict=True)),
-            style.line("under-fitted in a seed", marker="o", linestyle="none", markerfacecolor="white"),
-            style.line(f"{BOUND} per triple", "black", linestyle=":", linewidth=1),
-            style.line("fully fitted from here up", linestyle="--", linewidth=1),
-        ],
-    )
+    style.headline(figure, what_is_drawn(counts), where)
+    entries = [style.line(f"P > {tau:g}", colour, marker="o") for tau, colour in colours.items() if tau in drawn]
+    entries.append(style.line(f"{BOUND} per triple", "black", linestyle=":", linewidth=1))
+    if has_ceiling:  # at lower thresholds a context can have several artifacts, and the ceiling is another
+        least = runs["artifacts.threshold"].min()
+        entries.append(style.ceiling_entry(f"ceiling at perfect fit, P > {least:g}"))
+    entries.append(style.line("fully fitted from here up", linestyle="-.", linewidth=1))
+    if not runs["fitted"].all():
+        entries.append(style.under_fitted())
+    style.legend_below(figure, entries)
     return figure
 
 
-def verdict(sweep: Path) -> str:
+def verdict(sweep: Path, where: Where | None = None) -> str:
     """Return, per objective and threshold, the trend of the ratio with size and whether it stays above 10.
 
     Only sizes that every seed fully fitted count. The trend is the slope of a straight line through the ratios against
     the logarithm of the number of parameters, one slope per seed: artifacts per triple and doubling of parameters.
     """
-    runs, survival = _load(sweep)
+    runs, survival = _load(sweep, where)
     shape, columns = _keys(runs)
     sentences, answers = [], []
     for values, part in split(runs, columns):
@@ -119,10 +131,10 @@ def verdict(sweep: Path) -> str:
     return "\n".join([start, *sentences, end])
 
 
-def _load(sweep: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _load(sweep: Path, where: Where | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the finished runs and their survival curves; `fitted` says whether every seed of that size fits."""
-    runs = load_finished(sweep).assign(run_fits=lambda frame: fully_fitted(frame))
-    survival = load_survival(sweep, THRESHOLDS)
+    runs = load_finished(sweep, where).assign(run_fits=lambda frame: fully_fitted(frame))
+    survival = load_survival(sweep, THRESHOLDS, where=where)
     if survival.empty:
         raise ConfigError(f"No run of the sweep '{sweep.name}' has a survival curve: Figure 3 cannot be drawn.")
     shape, columns = _keys(runs)

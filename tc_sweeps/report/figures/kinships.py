@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys
-from tc_sweeps.report.intervals import Interval, student_t
+from tc_sweeps.report.intervals import Interval, student_t, what_is_drawn
+from tc_sweeps.report.where import Where
 
 CLAIM = (
     "Generalizations and hallucinations are both artifacts of the completion, which the model cannot tell apart: they "
@@ -25,13 +26,13 @@ FRACTION = "training fraction"
 
 
 @style.styled
-def draw(sweep: Path) -> Figure:
+def draw(sweep: Path, where: Where | None = None) -> Figure:
     """Return recall and hallucination over training, and one against the other.
 
     Colours are training fractions, line styles the other swept keys (widths); lines are means and bands 95 % Student t
     intervals over seeds. Thin horizontal lines are the recall that can be attained, where that is below 1.
     """
-    curves = _curves(sweep)
+    curves = _curves(sweep, where)
     others = _others(curves)
     fractions = sorted(curves[FRACTION].unique())
     colours = dict(zip(fractions, style.shades(len(fractions)), strict=True))
@@ -55,19 +56,19 @@ def draw(sweep: Path) -> Figure:
         attainable = runs[ATTAINABLE].mean()
         if attainable < 1:
             left.axhline(attainable, color=colours[fraction], linestyle=(0, (1, 3)), linewidth=1)
-    left.set(xlabel="optimizer step", ylabel="recall of held-out facts", ylim=(0, 1), title="generalization")
-    middle.set(xlabel="optimizer step", ylabel="share of labelled artifacts", ylim=(0, 1), title="hallucination")
+    per_context = "hallucinations per labelled unseen context"
+    shares = "hallucinations as a share of labelled artifacts"
+    left.set(xlabel="optimizer step", ylabel="recall of held-out facts", ylim=(0, 1), title="recall over training")
+    middle.set(xlabel="optimizer step", ylabel=shares, ylim=(0, 1), title="hallucination share over training")
     right.set(
         xlabel="recall of held-out facts",
-        ylabel="hallucinations per labelled unseen context" if wrong == PER_CONTEXT else "share of labelled artifacts",
+        ylabel=per_context if wrong == PER_CONTEXT else shares,
         xlim=(0, 1),
         ylim=(0, 1 if curves[wrong].max() <= 1 else None),
-        title="one against the other, over training",
+        title=f"hallucination {'rate per context' if wrong == PER_CONTEXT else 'share'} against recall",
     )
     seeds = curves.groupby([FRACTION, *others], dropna=False)["run_id"].nunique()
-    few, many = int(seeds.min()), int(seeds.max())
-    count = f"{many} seed{'s' * (many > 1)}" if few == many else f"{few} to {many} seeds"
-    figure.suptitle(f"{count} each: mean and 95 % Student t interval", fontsize=9)
+    style.headline(figure, what_is_drawn(seeds.tolist(), "curve"), where)
     handles = [style.line(f"trained on {fraction:.0%} of the contexts", colours[fraction]) for fraction in fractions]
     if others:
         handles += [
@@ -84,13 +85,13 @@ def draw(sweep: Path) -> Figure:
     return figure
 
 
-def verdict(sweep: Path) -> str:
+def verdict(sweep: Path, where: Where | None = None) -> str:
     """Return recall and hallucination at the last evaluation per training fraction, and whether both grew together.
 
     Growing together is measured in each run as the correlation, over its evaluations, of recall with hallucinations per
     labelled unseen context (their number, where that is undefined).
     """
-    curves = _curves(sweep)
+    curves = _curves(sweep, where)
     others = _others(curves)
     sentences, both, together = [], [], []
     for values, part in split(curves, [FRACTION, *others]):
@@ -116,9 +117,9 @@ def verdict(sweep: Path) -> str:
     )
 
 
-def _curves(sweep: Path) -> pd.DataFrame:
-    finished = load_finished(sweep)
-    curves = load_curves(sweep)
+def _curves(sweep: Path, where: Where | None) -> pd.DataFrame:
+    finished = load_finished(sweep, where)
+    curves = load_curves(sweep, where=where)
     curves = curves[curves["run_id"].isin(finished["run_id"])]
     if "data.held_out_fraction" not in curves or not curves[RECALL].notna().any():
         raise ConfigError(
