@@ -106,10 +106,12 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     os.environ[_LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
     os.environ[_COMMAND] = f"{program} {shlex.join(arguments)}"
     signal.signal(signal.SIGTERM, interrupt)
-    try:
-        return _compose(job, arguments, program)
-    finally:
-        _close(os.environ[_LAUNCH])
+    with _Answer() as answer:
+        try:
+            _compose(job, arguments, program)
+        finally:
+            _close(os.environ[_LAUNCH])
+    return answer.code
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -129,8 +131,8 @@ def plan(arguments: Sequence[str]) -> int:
 
     not_planned.check = lambda composed: jobs.append(Job.of(resolve(_task_of(composed))))  # type: ignore[attr-defined]
     not_planned.dry_run = True  # type: ignore[attr-defined]
-    code = _compose(not_planned, ["-m", *overrides], "tc-sweeps plan")
-    if code == 0:
+    with _Answer() as answer:
+        _compose(not_planned, ["-m", *overrides], "tc-sweeps plan")
         from tc_sweeps.sweep.plan import past_times, plan_text
 
         if options.calibrate:
@@ -140,28 +142,39 @@ def plan(arguments: Sequence[str]) -> int:
         else:
             times = past_times()
         print(plan_text(jobs, times, cores=cores(), command=f"python -m tc_sweeps -m {shlex.join(overrides)}"))
-    return code
+    return answer.code
 
 
-def _compose(task: Callable[[DictConfig], object], arguments: Sequence[str], program: str) -> int:
-    """Have Hydra compose jobs and run them with a task function; returns the exit code."""
+def _compose(task: Callable[[DictConfig], object], arguments: Sequence[str], program: str) -> None:
+    """Have Hydra compose jobs and run them with a task function."""
     if any(argument in _MULTIRUN for argument in arguments):
         # First: Hydra's parser takes no overrides on both sides of an option.
         arguments = ["-m", *(argument for argument in arguments if argument not in _MULTIRUN)]
-    own_words = "HYDRA_FULL_ERROR" not in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and the sentence below can be ours
     sys.argv = [program, *arguments]
-    try:
-        hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(task)()
-    except KeyboardInterrupt:
-        print("Interrupted. The same command trains what is missing.", file=sys.stderr)
-        return 130
-    except (ConfigError, RunFailed, SweepFailed, HydraException, OmegaConfBaseException, OSError) as error:
-        if not own_words:
-            raise
-        print(explain(error), file=sys.stderr)
-        return 1
-    return 0
+    hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(task)()
+
+
+class _Answer:
+    """Turns what ends a command into its exit code, and errors of the user and the system into one sentence."""
+
+    code = 0
+
+    def __enter__(self) -> _Answer:
+        self._own_words = "HYDRA_FULL_ERROR" not in os.environ
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and the sentence can be ours
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, KeyboardInterrupt):
+            self.code, sentence = 130, "Interrupted. The same command trains what is missing."
+        elif self._own_words and isinstance(
+            error, ConfigError | RunFailed | SweepFailed | HydraException | OmegaConfBaseException | OSError
+        ):
+            self.code, sentence = 1, explain(error)
+        else:
+            return False
+        print(sentence, file=sys.stderr)
+        return True
 
 
 def _close(launch: str) -> None:

@@ -333,8 +333,10 @@ def explain(error: BaseException) -> str:
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, SweepFailed):  # what made its runs fail has been said
+        return str(error)
     for link in chain:
-        if isinstance(link, ConfigError | SweepFailed):
+        if isinstance(link, ConfigError):
             return str(link)
     for link in chain:
         name = getattr(link, "full_key", None)

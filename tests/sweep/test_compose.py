@@ -153,7 +153,7 @@ REFUSED = [
     (["+seed=3"], "Could not append to config"),
     (["~sede"], "'sede' does not exist"),
     (["~seed=3"], "The value of 'seed' is 0 and not 3"),
-    (["seed=1,2"], "Ambiguous value"),
+    (["seed=1,2"], "several values make a sweep, which -m starts"),
     (["seed=range(2)"], "requires --multirun"),
     (["~tracking.entity"], "'tracking.entity' does not exist"),  # what is null is not there, for Hydra
     (["~tracking.project"], "tracking.project"),
