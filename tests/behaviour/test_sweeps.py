@@ -91,7 +91,7 @@ def test_a_sweep_ends_with_what_to_type_next(launch: Launch) -> None:
 
 
 def test_a_full_disk_ends_a_sweep_with_its_status(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RunFolder, "finish", full)
