@@ -8,13 +8,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
-TEMPORARY_SECONDS = 3600.0  # no file takes so long to write: what is older was left behind by a process that was killed
+TEMPORARY_SECONDS = 3600.0  # no file takes so long to write: what is older was left behind by a killed process
 
 
 def replace(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
@@ -54,11 +54,23 @@ def replace_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dic
 def remove_left_behind(folder: Path) -> None:
     """Remove the unfinished files of processes that were killed while they wrote in this folder."""
     for file in folder.glob(".*.tmp"):
-        try:
-            if time.time() - file.stat().st_mtime > TEMPORARY_SECONDS:
+        with suppress(FileNotFoundError):  # another process was faster, or its writer ready
+            if _is_gone(file) or time.time() - file.stat().st_mtime > TEMPORARY_SECONDS:
                 file.unlink()
-        except FileNotFoundError:  # another process was faster
-            continue
+
+
+def _is_gone(temporary: Path) -> bool:
+    """Whether the process of this host that wrote a file with a temporary name runs no more."""
+    named, pid, _ = temporary.name.rsplit("-", 2)
+    if not named.endswith(f".{socket.gethostname()}"):
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's, and alive
+        return False
+    return False
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -101,11 +103,14 @@ def test_a_disk_that_takes_no_more_is_an_error_of_the_system(folders: list[RunFo
 def test_what_killed_writers_left_behind_is_removed(folders: list[RunFolder]) -> None:
     checkpoints = Checkpoints(folders[0].path.parent)
     checkpoints.save("stack", folders, 50, state(1, 2, 3))
-    left, new = (folders[0].path.parent / ".checkpoints" / f".a.{name}.tmp" for name in ("old", "new"))
-    for file in (left, new):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    here = socket.gethostname()
+    names = [f"{here}-{ended.pid}-1", f"other-{os.getpid()}-1", f"other-{ended.pid}-1", f"{here}-{os.getpid()}-1"]
+    files = [folders[0].path.parent / ".checkpoints" / f".a.safetensors.{name}.tmp" for name in names]
+    for file in files:
         file.touch()
-    os.utime(left, (0, 0))
+    os.utime(files[1], (0, 0))
     checkpoints.prune()
-    assert not left.exists()
-    assert new.exists()
+    assert [file.exists() for file in files] == [False, False, True, True]
     assert len(checkpoints.find()) == 3
