@@ -21,11 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
-from tc_sweeps.store import RunFolder, SweepFolder, run_id
-from tc_sweeps.sweep.engine import Launch, interrupt, train_sweeps
-
-# When this command was started, and what was typed; jobs in other processes inherit both.
-_LAUNCH, _COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
+from tc_sweeps.store import Job, RunFolder, SweepFolder
+from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, interrupt, train_sweeps
 
 
 def _conf() -> Path:
@@ -53,8 +50,8 @@ def job(composed: DictConfig) -> dict[str, float]:
             workers=1,
             retry_failed=True,
             experiment=settings.runtime.choices.get("experiment"),
-            name=None if alone else os.environ.get(_LAUNCH),
-            command=os.environ.get(_COMMAND),
+            name=None if alone else os.environ.get(LAUNCH),
+            command=os.environ.get(COMMAND),
         )
         config = resolve(composed)
         try:
@@ -71,9 +68,9 @@ def job(composed: DictConfig) -> dict[str, float]:
         raise
 
 
-def check(composed: DictConfig) -> None:
-    """Raise ConfigError for a composed config that cannot be run."""
-    run_id(resolve(_task_of(composed)))
+def check(composed: DictConfig) -> Job:
+    """Return the run that a composed config means; raises ConfigError where it cannot be run."""
+    return Job.of(resolve(_task_of(composed)))
 
 
 def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[dict[str, float] | RunFailed]:
@@ -82,7 +79,7 @@ def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[di
     outcomes: dict[int, dict[str, float] | RunFailed] = {}
     for experiment in dict.fromkeys(name for name, _ in jobs):
         places = [place for place, (name, _) in enumerate(jobs) if name == experiment]
-        name, command = os.environ.get(_LAUNCH), os.environ.get(_COMMAND)
+        name, command = os.environ.get(LAUNCH), os.environ.get(COMMAND)
         launch = Launch(**settings, experiment=experiment, name=name, command=command)
         outcomes |= zip(places, train_sweeps([jobs[place][1] for place in places], launch), strict=True)
     return [outcomes[place] for place in range(len(jobs))]
@@ -104,15 +101,15 @@ def run(arguments: Sequence[str], *, program: str) -> int:
     """Hand the arguments to Hydra; returns the exit code."""
     own_words = "HYDRA_FULL_ERROR" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and the sentence below can be ours
-    os.environ[_LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
-    os.environ[_COMMAND] = f"{program} {shlex.join(arguments)}"
+    os.environ[LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
+    os.environ[COMMAND] = f"{program} {shlex.join(arguments)}"
     sys.argv = [program, *arguments]
     signal.signal(signal.SIGTERM, interrupt)
     try:
         try:
             hydra.main(version_base="1.3", config_path=str(_conf()), config_name="config")(job)()
         finally:
-            _close(os.environ[_LAUNCH])
+            _close(os.environ[LAUNCH])
     except KeyboardInterrupt:
         print("Interrupted. The same command trains what is missing.", file=sys.stderr)
         return 130

@@ -340,6 +340,9 @@ class _Member:
         self._mirror.log(step, evaluation.metrics)
         if evaluation.state == "finished":
             self._finish(evaluation)
+        elif folder.prune_requested:
+            self.running = False
+            folder.prune(step)
 
     def _finish(self, evaluation: Evaluation) -> None:
         model, artifacts = self._model.member(self.place), self.config.artifacts

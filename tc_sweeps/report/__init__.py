@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tc_sweeps.report.frame import load_curves, load_survival, load_sweep, over_seeds, swept_keys
 from tc_sweeps.report.status import sweep_status
 from tc_sweeps.report.table import write_table
+from tc_sweeps.report.trials import best_text, best_trials, load_trials
 
 if TYPE_CHECKING:
     from tc_sweeps.report.curves import draw_xy
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Drawing",
+    "best_text",
+    "best_trials",
     "draw_experiment",
     "draw_xy",
     "experiments",
     "load_curves",
     "load_survival",
     "load_sweep",
+    "load_trials",
     "over_seeds",
     "sweep_status",
     "swept_keys",

@@ -33,6 +33,11 @@ UNITS = {
     "train/excess_loss": "nats per sentence",
     "test/loss": "nats per held-out n-gram",
     "data.vocab_size": "tokens",
+    "train/accuracy": "share of training n-grams",
+    "artifacts/count": "n-grams",
+    "artifacts/per_ngram": "artifacts per training n-gram",
+    "generalization/recall": "share of held-out n-grams",
+    "hallucination/share": "share of labelled artifacts",
 }
 
 
@@ -79,7 +84,7 @@ def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str]) -> Figure:
             linestyle = "none" if _is_words(runs[x]) else "-"  # nothing lies between two words
             style.draw_means(axes, means, PLACE, colour=colour, marker=marker, linestyle=linestyle)
         handles.append(style.line(style.describe(values), colour, marker="" if x == "step" else marker))
-    axes.set(xlabel=_labelled(x), ylabel=_labelled(y))
+    axes.set(xlabel=labelled(x), ylabel=labelled(y))
     axes.set_title(_over(runs, x, by), fontsize=8)
     if by:
         style.legend_below(figure, handles)
@@ -120,7 +125,8 @@ def _over(runs: pd.DataFrame, x: str, by: list[str]) -> str:
     return textwrap.fill(f"mean and 95 % Student t interval over {what} ({count} a point)", 90)
 
 
-def _labelled(name: str) -> str:
+def labelled(name: str) -> str:
+    """Return a column's name with its unit, if it has one."""
     return f"{name} ({UNITS[name]})" if name in UNITS else name
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from tqdm import tqdm
 
@@ -29,9 +29,12 @@ from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, W
 if TYPE_CHECKING:
     from tc_sweeps.sweep.packing import Packed, Stack
 
-__all__ = ["Launch", "interrupt", "train_sweeps"]
+__all__ = ["COMMAND", "LAUNCH", "Launch", "interrupt", "runs_at_once", "train_sweeps"]
 
 log = logging.getLogger(__name__)
+
+# Of the environment: when a command was started, and what was typed. Jobs in other processes inherit both.
+LAUNCH, COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
 
 ATTEMPTS = 3  # at runs whose worker was killed, each with half the memory
 POLL_SECONDS = 0.5  # between looks at runs that another launch trains
@@ -74,6 +77,7 @@ def train_sweeps(configs: Sequence[Config], launch: Launch, *, outputs: Path = O
         for job in runs.values():
             if launch.retry_failed and job.folder.status["state"] == "failed":
                 job.folder.set_state("queued")
+            job.folder.unprune()
             job.folder.queue(job.config)
     for path, runs in sweeps.items():
         _Sweep(path, launch).train(list(runs.values()))
@@ -131,24 +135,10 @@ class _Sweep:
         import torch
 
         from tc_sweeps.sweep.packing import pack
-        from tc_sweeps.train import device_of
 
-        on_cpu = any(device_of(job.config).type == "cpu" for job in jobs)
-        devices = _cores() if on_cpu else torch.cuda.device_count()
-        memory = self.launch.memory_mib
-        if memory is not None:
-            memory_bytes = memory << 20
-        else:
-            memory_bytes = _free_memory() // 2 if on_cpu else devices * torch.cuda.mem_get_info()[0] * 3 // 4
+        room = _room([job.config for job in jobs], self.launch)
         torch.set_num_threads(1)  # what forks has no threads
-        return pack(
-            jobs,
-            workers=self.launch.workers,
-            devices=devices,
-            memory_bytes=memory_bytes,
-            on_cpu=on_cpu,
-            attempt=attempt,
-        )
+        return pack(jobs, workers=self.launch.workers, attempt=attempt, **room)
 
     def _train(self, jobs: Sequence[Job], worker: Worker, title: str, slot: int) -> None:
         """Train claimed runs as one stack, or as two where memory does not hold one."""
@@ -273,6 +263,35 @@ def _die_with_parent() -> None:
     assert parent is not None
     wait_for([parent.sentinel])
     os._exit(1)
+
+
+def runs_at_once(config: Config, launch: Launch) -> int:
+    """Return how many runs like this one train at once: as many as fill a stack for every worker."""
+    from tc_sweeps.sweep.packing import capacity
+
+    return capacity(config, workers=launch.workers, **_room([config], launch))
+
+
+class _Room(TypedDict):
+    """What runs are packed into."""
+
+    devices: int
+    memory_bytes: int
+    on_cpu: bool
+
+
+def _room(configs: Sequence[Config], launch: Launch) -> _Room:
+    import torch
+
+    from tc_sweeps.train import device_of
+
+    on_cpu = any(device_of(config).type == "cpu" for config in configs)
+    devices = _cores() if on_cpu else torch.cuda.device_count()
+    if launch.memory_mib is not None:
+        memory_bytes = launch.memory_mib << 20
+    else:
+        memory_bytes = _free_memory() // 2 if on_cpu else devices * torch.cuda.mem_get_info()[0] * 3 // 4
+    return _Room(devices=devices, memory_bytes=memory_bytes, on_cpu=on_cpu)
 
 
 def _cores() -> int:

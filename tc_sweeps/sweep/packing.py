@@ -11,7 +11,7 @@ from tc_sweeps.corpus import build_corpus
 from tc_sweeps.store import Job
 from tc_sweeps.train import counted, stack_key
 
-__all__ = ["Packed", "Stack", "pack"]
+__all__ = ["Packed", "Stack", "capacity", "pack"]
 
 # Activations and gradients that a stack holds at most on a CPU: beyond the cache, more members are no faster.
 CPU_BYTES = 64 << 20
@@ -59,10 +59,7 @@ def pack(
     total = sum(kind.cost * len(kind.jobs) for kind in kinds.values())
     if workers is None:
         workers = max(1, min(devices, int(total / WORTH_A_WORKER) if on_cpu else devices))
-    limit = memory_bytes // workers
-    if on_cpu:
-        limit = min(limit, CPU_BYTES)
-    limit >>= attempt
+    limit = _stack_bytes(memory_bytes, workers, on_cpu) >> attempt
     stacks = []
     for kind in kinds.values():
         most = max(1, min(limit // kind.bytes, math.ceil(total / workers / kind.cost)))
@@ -73,6 +70,18 @@ def pack(
             members = kind.jobs[piece::pieces]
             stacks.append(Stack(members, kind.cost * len(members)))
     return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)))
+
+
+def capacity(config: Config, *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool) -> int:
+    """Return how many runs like this one fill a stack for every worker (None: for every device)."""
+    workers = workers or devices
+    _, _, size = _measure(config)
+    return workers * max(1, _stack_bytes(memory_bytes, workers, on_cpu) // size)
+
+
+def _stack_bytes(memory_bytes: int, workers: int, on_cpu: bool) -> int:
+    """Return what the stack of one worker may take."""
+    return min(memory_bytes // workers, CPU_BYTES) if on_cpu else memory_bytes // workers
 
 
 def _measure(config: Config) -> tuple[object, float, int]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report.frame import find_sweep, nearest
 from tc_sweeps.report.style import save
+from tc_sweeps.report.trials import is_search
 
 
 class Drawing(NamedTuple):
@@ -35,13 +36,13 @@ def experiments() -> list[str]:
 def draw_experiment(sweep: str | Path, experiment: str | None = None) -> Drawing:
     """Draw an experiment's figure from a sweep's runs into `<sweep>/figures/<experiment>.png` and `.pdf`.
 
-    Without `experiment`, the one that the sweep was launched as, or that has its name. Raises `ConfigError` where there
-    is no such sweep or experiment, or where no run has what the figure shows.
+    Without `experiment`, the one that the sweep was launched as, or that has its name; a search has a figure of its
+    own. Raises `ConfigError` where there is no such sweep or experiment, or where no run has what the figure shows.
     """
     folder = find_sweep(sweep)
     path = folder.path
     if experiment is None:
-        experiment = folder.plan["experiment"] or path.name
+        experiment = "search" if is_search(path) else folder.plan["experiment"] or path.name
     if experiment not in experiments():
         raise ConfigError(f"There is no figure '{experiment}'; did you mean '{nearest(experiment, experiments())}'?")
     module = importlib.import_module(f"{__name__}.{experiment}")
