@@ -35,7 +35,7 @@ UNITS = {
     "data.vocab_size": "tokens",
     "train/accuracy": "share of training n-grams",
     "artifacts/count": "n-grams",
-    "artifacts/per_ngram": "artifacts per training n-gram",
+    "artifacts/per_ngram": "per training n-gram",
     "generalization/recall": "share of held-out n-grams",
     "hallucination/share": "share of labelled artifacts",
 }

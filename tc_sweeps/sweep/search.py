@@ -200,18 +200,19 @@ class SearchSweeper(Sweeper):
         launched = 0
         while batch := search.ask(at_once, self.trials):
             runs = self._composed(search, batch)
-            self._plan(search)
-            missing = search.look(runs)
+            missing = search.look(runs)  # the others are done already: a suggestion that repeats costs nothing
             if missing:
+                self._plan(search)
                 with search.telling(missing):
                     jobs = [trial.overrides for trial in missing]
                     returns.append(self._launcher.launch(jobs, initial_job_idx=launched))
                 launched += len(missing)
-            search.write_table()
+                search.write_table()
             if undefined := search.undefined():  # before hours are spent on more of them
                 raise ConfigError(
                     f"hydra.sweeper.objectives: {undefined} in all {len(search.trials())} runs: choose another metric."
                 )
+        self._plan(search)
         return returns
 
     def _at_once(self, job: Job) -> int:
