@@ -353,11 +353,11 @@ class Search:
             last = folder.read_last()
             undefined = [name for name in self.objectives if math.isnan(last[name])]
             if not undefined:
-                self.study.tell(trial.asked, [last[name] for name in self.objectives])
+                self._tell(trial, TrialState.COMPLETE, [last[name] for name in self.objectives])
             else:
                 self.fail(trial, f"{' and '.join(undefined)}{UNDEFINED}")
         elif folder.pruned:
-            self.study.tell(trial.asked, state=TrialState.PRUNED)
+            self._tell(trial, TrialState.PRUNED)
         else:
             self.fail(trial, str(folder.status["reason"]))
 
@@ -365,7 +365,10 @@ class Search:
         """Tell that a trial has no value, and why."""
         with _unless_told():
             trial.asked.set_user_attr("reason", reason)
-            self.study.tell(trial.asked, state=TrialState.FAIL)
+            self._tell(trial, TrialState.FAIL)
+
+    def _tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
+        self.study.tell(trial.asked, values, state=state, skip_if_finished=True)
 
     @contextmanager
     def telling(self, trials: Sequence[Trial]) -> Iterator[None]:

@@ -294,7 +294,7 @@ def test_pruning_ends_runs_that_compare_badly_and_the_others_finish(launch: Comm
     assert (status["state"], status["step"]) == ("finished", 3000)
 
 
-# -------------------------------------------------------------------------------------------- storages and what they hold
+# ------------------------------------------------------------------------------------------ storages and what they hold
 
 
 def test_sqlite_serves_one_process(launch: Command) -> None:  # noqa: F811
