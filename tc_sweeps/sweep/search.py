@@ -51,8 +51,8 @@ class SearchSweeperConf:
     # Metric: maximize or minimize; one or several. A typed dict would take keys with a + only, and a search needs one.
     objectives: Any = None
     trials: int = 100  # that the study shall have in the end, whatever became of them
-    # Trials asked for at once; null: as many runs as train at once, and with a sampler that learns at most a tenth of
-    # all trials, since all of a batch are asked for before any is told.
+    # Trials asked for at once; null: as many runs as train at once (with Hydra's launchers one), and with a sampler that
+    # learns at most a tenth of all trials, since all of a batch are asked for before any is told.
     batch: int | None = None
     sampler: str = "tpe"  # tpe, random, or nsgaii for several objectives and many hundred trials
     seed: int = 0  # of the sampler

@@ -32,6 +32,8 @@ from tc_sweeps.store.files import locked, replace
 __all__ = ["Search", "Space", "Trial"]
 
 UNDEFINED = " is undefined"  # how the reason ends of a trial whose run has finished without a value
+# What Optuna raises where a trial is in a final state; before it had a name it was this.
+_ALREADY_TOLD: type[Exception] = getattr(optuna.exceptions, "UpdateFinishedTrialError", RuntimeError)
 POLL_SECONDS = 0.5  # between looks at the folders of runs in training
 
 STATES = {
@@ -236,8 +238,7 @@ class Search:
         begun = self.study.user_attrs.get("objectives")
         if begun is None:
             self.study.set_user_attr("objectives", self.objectives)
-            with warnings.catch_warnings():
-                self.study.set_metric_names(list(self.objectives))
+            self.study.set_metric_names(list(self.objectives))
             begun = self.objectives
         directions = [direction.name.lower() for direction in self.study.directions]
         if begun != self.objectives or directions != list(self.objectives.values()):
@@ -420,7 +421,7 @@ class Search:
 @contextmanager
 def _unless_told() -> Iterator[None]:
     """Tell what another process may have told at the same time, which is as good."""
-    with suppress(optuna.exceptions.UpdateFinishedTrialError):
+    with suppress(_ALREADY_TOLD):
         yield
 
 
