@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,8 @@ class SearchSweeperConf:
     # Metric: maximize or minimize; one or several. A typed dict would take keys with a + only, and a search needs one.
     objectives: Any = None
     trials: int = 100  # that the study shall have in the end, whatever became of them
-    # Trials asked for at once; null: as many runs as train at once (with Hydra's launchers one), and with a sampler that
-    # learns at most a tenth of all trials, since all of a batch are asked for before any is told.
+    # Trials asked for at once; null: as many runs as train at once (one with Hydra's own launchers), and with a sampler
+    # that learns at most a tenth of all trials, since all of a batch are asked for before any is told.
     batch: int | None = None
     sampler: str = "tpe"  # tpe, random, or nsgaii for several objectives and many hundred trials
     seed: int = 0  # of the sampler
@@ -113,13 +114,14 @@ class SearchSweeper(Sweeper):
             first_step=max(1, training.steps // training.evaluations),
             last_step=training.steps,
         )
-        self._require_that_settings_stand(search)
-        with current(self._config):  # `hydra.sweep.dir` names the sweep
-            folder = Path(self._config.hydra.sweep.dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self._config, folder / "multirun.yaml")
-            returns = self._search(search, first)
-        self._end(search)
+        with closing(search):
+            self._require_that_settings_stand(search)
+            with current(self._config):  # `hydra.sweep.dir` names the sweep
+                folder = Path(self._config.hydra.sweep.dir)
+                folder.mkdir(parents=True, exist_ok=True)
+                OmegaConf.save(self._config, folder / "multirun.yaml")
+                returns = self._search(search, first)
+            self._end(search)
         return returns
 
     # ---------------------------------------------------------------------------------------------- before it starts

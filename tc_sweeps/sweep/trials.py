@@ -205,6 +205,7 @@ class Search:
             "hyperband": lambda: optuna.pruners.HyperbandPruner(first_step, last_step),
         }
         self._prunes = prune != "none"
+        self._lock: TextIO | None = None
         self.study = optuna.create_study(
             study_name=path.name,
             storage=self._open(storage),
@@ -213,6 +214,11 @@ class Search:
             load_if_exists=True,
         )
         self._require_alike()
+
+    def close(self) -> None:
+        """Let other processes have a storage that serves one."""
+        if self._lock is not None:
+            self._lock.close()
 
     def _open(self, storage: str | None) -> BaseStorage:
         if storage is None:
@@ -466,7 +472,7 @@ def _complete(journal: Path) -> None:
 
 
 def _alone(path: Path, storage: str) -> TextIO:
-    """Return a lock that this process holds as long as it lives; raises `ConfigError` where another one has it."""
+    """Return a lock that this process holds until it closes it or ends; raises `ConfigError` where another one has it."""
     handle = path.open("a")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

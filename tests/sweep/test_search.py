@@ -300,13 +300,11 @@ def test_sqlite_serves_one_process(launch: Command) -> None:  # noqa: F811
     assert launch(*search)[0] == 0
     assert launch(*search, "hydra.sweeper.trials=4")[0] == 0
     assert len(optuna.load_study(study_name="s", storage="sqlite:///study.db").trials) == 4
-    holder = (
-        "import fcntl; f = open('study.db.lock', 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
-    )
+    holder = "import fcntl; f = open('study.db.lock', 'a'); fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); print(1, flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None
-        other.stdout.readline()
+        assert other.stdout.readline()  # a search that has ended holds the database no more
         code, _, err = launch(*search, "hydra.sweeper.trials=5")
         assert code == 1
         assert "storage=sqlite:///study.db is in use by another process" in err
