@@ -472,7 +472,7 @@ def _complete(journal: Path) -> None:
 
 
 def _alone(path: Path, storage: str) -> TextIO:
-    """Return a lock that this process holds until it closes it or ends; raises `ConfigError` where another one has it."""
+    """Return a lock that this process holds until it closes it or ends; raises `ConfigError` where another has it."""
     handle = path.open("a")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -300,7 +300,8 @@ def test_sqlite_serves_one_process(launch: Command) -> None:  # noqa: F811
     assert launch(*search)[0] == 0
     assert launch(*search, "hydra.sweeper.trials=4")[0] == 0
     assert len(optuna.load_study(study_name="s", storage="sqlite:///study.db").trials) == 4
-    holder = "import fcntl; f = open('study.db.lock', 'a'); fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); print(1, flush=True); input()"
+    lock = "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    holder = f"import fcntl; file = open('study.db.lock', 'a'); {lock}; print(1, flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None
