@@ -3,7 +3,7 @@
 Hydra imports this in every app of the environment, so nothing heavy is imported here.
 """
 
-from tc_sweeps.sweep import launcher, sweeper
+from tc_sweeps.sweep import launcher, search, sweeper
 
 
 class StackedLauncher(launcher.StackedLauncher):
@@ -12,3 +12,7 @@ class StackedLauncher(launcher.StackedLauncher):
 
 class GridSweeper(sweeper.GridSweeper):
     """`hydra/sweeper=grid`."""
+
+
+class SearchSweeper(search.SearchSweeper):
+    """`hydra/sweeper=optuna`."""

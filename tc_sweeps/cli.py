@@ -21,11 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
-from tc_sweeps.store import Job, RunFolder, SweepFolder, run_id
-from tc_sweeps.sweep.engine import Launch, cores, interrupt, train_sweeps
+from tc_sweeps.store import Job, RunFolder, SweepFolder
+from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, cores, interrupt, train_sweeps
 
-# When this command was started, and what was typed; jobs in other processes inherit both.
-_LAUNCH, _COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
 _MULTIRUN = ("-m", "--multirun")
 
 
@@ -54,8 +52,8 @@ def job(composed: DictConfig) -> dict[str, float]:
             workers=1,
             retry_failed=True,
             experiment=settings.runtime.choices.get("experiment"),
-            name=None if alone else os.environ.get(_LAUNCH),
-            command=os.environ.get(_COMMAND),
+            name=None if alone else os.environ.get(LAUNCH),
+            command=os.environ.get(COMMAND),
         )
         config = resolve(composed)
         try:
@@ -72,9 +70,9 @@ def job(composed: DictConfig) -> dict[str, float]:
         raise
 
 
-def check(composed: DictConfig) -> None:
-    """Raise ConfigError for a composed config that cannot be run."""
-    run_id(resolve(_task_of(composed)))
+def check(composed: DictConfig) -> Job:
+    """Return the run that a composed config means; raises ConfigError where it cannot be run."""
+    return Job.of(resolve(_task_of(composed)))
 
 
 def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[dict[str, float] | RunFailed]:
@@ -83,7 +81,7 @@ def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[di
     outcomes: dict[int, dict[str, float] | RunFailed] = {}
     for experiment in dict.fromkeys(name for name, _ in jobs):
         places = [place for place, (name, _) in enumerate(jobs) if name == experiment]
-        name, command = os.environ.get(_LAUNCH), os.environ.get(_COMMAND)
+        name, command = os.environ.get(LAUNCH), os.environ.get(COMMAND)
         launch = Launch(**settings, experiment=experiment, name=name, command=command)
         outcomes |= zip(places, train_sweeps([jobs[place][1] for place in places], launch), strict=True)
     return [outcomes[place] for place in range(len(jobs))]
@@ -103,14 +101,14 @@ def _task_of(composed: DictConfig) -> dict[str, Any]:
 
 def run(arguments: Sequence[str], *, program: str) -> int:
     """Hand the arguments to Hydra; returns the exit code."""
-    os.environ[_LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
-    os.environ[_COMMAND] = f"{program} {shlex.join(arguments)}"
+    os.environ[LAUNCH] = datetime.now(UTC).isoformat(timespec="microseconds")
+    os.environ[COMMAND] = f"{program} {shlex.join(arguments)}"
     signal.signal(signal.SIGTERM, interrupt)
     with _Answer() as answer:
         try:
             _compose(job, arguments, program)
         finally:
-            _close(os.environ[_LAUNCH])
+            _close(os.environ[LAUNCH])
     return answer.code
 
 
@@ -129,7 +127,7 @@ def plan(arguments: Sequence[str]) -> int:
     def not_planned(_: DictConfig) -> None:
         sys.exit("Only hydra/sweeper=grid can be planned: other sweepers choose their jobs as they go.")
 
-    not_planned.check = lambda composed: jobs.append(Job.of(resolve(_task_of(composed))))  # type: ignore[attr-defined]
+    not_planned.check = lambda composed: jobs.append(check(composed))  # type: ignore[attr-defined]
     not_planned.dry_run = True  # type: ignore[attr-defined]
     with _Answer() as answer:
         _compose(not_planned, ["-m", *overrides], "tc-sweeps plan")

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 __all__ = [
+    "METRICS",
     "WORLDS",
     "Config",
     "ConfigError",
@@ -61,6 +62,33 @@ def key(default: Any, *, identity: bool = True, absent: Any = _NEVER, per_member
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
+
+# ------------------------------------------------------------------------------------------------------------ metrics
+
+# What every evaluation says, in the order of metrics.csv; how each is counted stands in tc_sweeps/artifacts.
+METRICS = (
+    "train/loss",
+    "train/excess_loss",
+    "train/accuracy",
+    "train/above_threshold",
+    "test/loss",
+    "test/accuracy",
+    "artifacts/count",
+    "artifacts/per_ngram",
+    "artifacts/ceiling",
+    "artifacts/seen",
+    "artifacts/unseen",
+    "artifacts/diagonal",
+    "artifacts/unseen_confident_rate",
+    "artifacts/labelled_share",
+    "generalization/count",
+    "generalization/recall",
+    "generalization/attainable_recall",
+    "hallucination/count",
+    "hallucination/per_ngram",
+    "hallucination/share",
+    "hallucination/per_context",
+)
 
 # -------------------------------------------------------------------------------------------------------- data worlds
 

@@ -365,6 +365,9 @@ class _Member:
         self._mirror.log(step, evaluation.metrics)
         if evaluation.state == "finished":
             self._finish(evaluation, seconds / (step - self._first))
+        elif folder.prune_requested:
+            self.running = False
+            folder.prune(step)
 
     def _finish(self, evaluation: Evaluation, seconds_per_step: float) -> None:
         model, artifacts = self._model.member(self.place), self.config.artifacts

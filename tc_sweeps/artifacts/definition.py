@@ -7,34 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 
+from tc_sweeps.config import METRICS
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows
 
 __all__ = ["EXACT_THRESHOLDS", "METRICS", "accuracy_cap", "most_tokens", "survival_thresholds"]
-
-METRICS = (
-    "train/loss",
-    "train/excess_loss",
-    "train/accuracy",
-    "train/above_threshold",
-    "test/loss",
-    "test/accuracy",
-    "artifacts/count",
-    "artifacts/per_ngram",
-    "artifacts/ceiling",
-    "artifacts/seen",
-    "artifacts/unseen",
-    "artifacts/diagonal",
-    "artifacts/unseen_confident_rate",
-    "artifacts/labelled_share",
-    "generalization/count",
-    "generalization/recall",
-    "generalization/attainable_recall",
-    "hallucination/count",
-    "hallucination/per_ngram",
-    "hallucination/share",
-    "hallucination/per_context",
-)
 
 EXACT_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)  # where the survival curve is exact, besides the configured one
 

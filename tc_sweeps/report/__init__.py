@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tc_sweeps.report.frame import load_curves, load_survival, load_sweep, over_seeds, swept_keys
 from tc_sweeps.report.status import all_sweeps, sweep_status
 from tc_sweeps.report.table import write_table
+from tc_sweeps.report.trials import best_text, best_trials, load_trials
 from tc_sweeps.report.where import parse_where
 
 if TYPE_CHECKING:
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Drawing",
     "all_sweeps",
+    "best_text",
+    "best_trials",
     "draw_experiment",
     "draw_xy",
     "experiments",
     "load_curves",
     "load_survival",
     "load_sweep",
+    "load_trials",
     "over_seeds",
     "parse_where",
     "sweep_status",

@@ -36,6 +36,11 @@ UNITS = {
     "train/excess_loss": "nats per sentence",
     "test/loss": "nats per held-out n-gram",
     "data.vocab_size": "tokens",
+    "train/accuracy": "share of training n-grams",
+    "artifacts/count": "n-grams",
+    "artifacts/per_ngram": "per training n-gram",
+    "generalization/recall": "share of held-out n-grams",
+    "hallucination/share": "share of labelled artifacts",
 }
 CEILING_PER_NGRAM = "ceiling per distinct training n-gram"
 CEILINGS = {"artifacts/count": "artifacts/ceiling", "artifacts/per_ngram": CEILING_PER_NGRAM}
@@ -131,7 +136,7 @@ def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str], where: Where | No
             has_ceiling |= len(ceiling) > 0
         if by:
             handles.append(style.line(style.describe(values), colour, marker="" if x == "step" else marker))
-    axes.set(xlabel=_labelled(x), ylabel=_labelled(y))
+    axes.set(xlabel=labelled(x), ylabel=labelled(y))
     style.headline(figure, what_is_drawn(counts), where)
     if has_ceiling:
         handles.append(style.ceiling_entry("ceiling of these runs", joined=joined))
@@ -164,7 +169,8 @@ def _is_words(values: pd.Series[Any]) -> bool:
     return not numeric or bool(values.isna().any())
 
 
-def _labelled(name: str) -> str:
+def labelled(name: str) -> str:
+    """Return a column's name with its unit, if it has one."""
     if name == "step":
         return "optimizer step"
     return f"{name} ({UNITS[name]})" if name in UNITS else name

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from tc_sweeps.report.frame import figure_command, find_sweep, find_sweeps, swept_keys, typed
-from tc_sweeps.store.folder import OUTPUTS, RunFolder
+from tc_sweeps.report.trials import is_search
+from tc_sweeps.store.folder import OUTPUTS, RunFolder, is_pruned
 from tc_sweeps.store.lease import is_alive
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -148,7 +149,7 @@ def _reasons_text(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> str:
 def _next_text(folder: SweepFolder, runs: Sequence[Run]) -> str:
     counts = Counter(run["state"] for run in runs)
     name = typed(folder.path)
-    missing, plan = counts["queued"] + counts["interrupted"], folder.plan
+    missing, plan = counts["queued"] + counts["interrupted"] - sum(map(is_pruned, runs)), folder.plan
     lines = []
     if counts["running"]:
         lines.append(("To look again:", f"tc-sweeps status {name}"))
@@ -159,7 +160,7 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run]) -> str:
     if counts["finished"]:
         lines.append(("To see the numbers:", f"tc-sweeps table {name}"))
     if counts["finished"] and not counts["running"] and not missing:
-        own = (plan["experiment"] or folder.path.name) in _experiments()
+        own = is_search(folder.path) or (plan["experiment"] or folder.path.name) in _experiments()
         drawing = f"tc-sweeps figure {name}" if own else figure_command(folder.path, _frame(runs))
         lines.append(("To draw them:", drawing))
     width = max(len(purpose) for purpose, _ in lines)

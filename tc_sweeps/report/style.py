@@ -5,6 +5,7 @@ Figures are made without pyplot, so that drawing leaves nothing behind in the pr
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ def new_figure(width: float, height: float, *, solid: bool = False) -> Figure:
 @styled
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write the figure as `path`.png (200 dpi) and `path`.pdf, each replaced at once, and return both paths."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # every glyph of a PDF is a line, where Hydra logs
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
     # Without its date a figure of the same runs is the same file.
     replace(paths[0], lambda new: figure.savefig(new, format="png", dpi=200))

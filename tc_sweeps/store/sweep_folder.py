@@ -88,15 +88,16 @@ def _standing(run: RunFolder) -> dict[str, Any]:
         "run_id": run.run_id,
         **{name: status.get(name) for name in ("state", "reason", "step", "attempt", "seconds_per_step")},
     }
-    return row | _flat(run.read_config())
+    return row | flat(run.read_config())
 
 
 def _result(run: RunFolder) -> dict[str, Any]:
     return _standing(run) | run.read_facts() | run.read_last()
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a nested dict by dotted key."""
+    leaves: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return leaves

@@ -20,15 +20,19 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TypedDict
 
 from tc_sweeps.config import Config, ConfigError, RunFailed
 from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain
-from tc_sweeps.sweep.packing import Packed, Stack, pack
+from tc_sweeps.sweep.packing import Packed, Stack, capacity, pack
 from tc_sweeps.sweep.screen import Display, Screen, Sender, listen
 
-__all__ = ["Launch", "cores", "interrupt", "packed", "train_sweeps"]
+__all__ = ["COMMAND", "LAUNCH", "Launch", "cores", "interrupt", "packed", "runs_at_once", "train_sweeps"]
 
 log = logging.getLogger(__name__)
+
+# Of the environment: when a command was started, and what was typed. Jobs in other processes inherit both.
+LAUNCH, COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
 
 ATTEMPTS = 3  # at runs whose worker was killed, each with half the memory
 POLL_SECONDS = 0.5  # between looks at runs that another launch trains
@@ -71,6 +75,7 @@ def train_sweeps(configs: Sequence[Config], launch: Launch, *, outputs: Path = O
         for job in runs.values():
             if launch.retry_failed and job.folder.status["state"] == "failed":
                 job.folder.set_state("queued")
+            job.folder.unprune()
             job.folder.queue(job.config)
     for path, runs in sweeps.items():
         _Sweep(path, launch).train(list(runs.values()))
@@ -92,24 +97,39 @@ def packed(jobs: Sequence[Job], launch: Launch, *, attempt: int = 0) -> Packed:
     import torch
 
     from tc_sweeps.sweep.measure import measure
+
+    room = _room([job.config for job in jobs], launch)
+    torch.set_num_threads(1)  # what forks has no threads
+    return pack(jobs, measure, workers=launch.workers, attempt=attempt, **room)
+
+
+def runs_at_once(config: Config, launch: Launch) -> int:
+    """Return how many runs like this one train at once: as many as fill a stack for every worker; imports torch."""
+    from tc_sweeps.sweep.measure import measure
+
+    return capacity(measure(config), workers=launch.workers, **_room([config], launch))
+
+
+class _Room(TypedDict):
+    """What runs are packed into."""
+
+    devices: int
+    memory_bytes: int
+    on_cpu: bool
+
+
+def _room(configs: Sequence[Config], launch: Launch) -> _Room:
+    import torch
+
     from tc_sweeps.train import device_of
 
-    on_cpu = any(device_of(job.config).type == "cpu" for job in jobs)
+    on_cpu = any(device_of(config).type == "cpu" for config in configs)
     devices = cores() if on_cpu else torch.cuda.device_count()
     if launch.memory_mib is not None:
         memory_bytes = launch.memory_mib << 20
     else:
         memory_bytes = _free_memory() // 2 if on_cpu else devices * torch.cuda.mem_get_info()[0] * 3 // 4
-    torch.set_num_threads(1)  # what forks has no threads
-    return pack(
-        jobs,
-        measure,
-        workers=launch.workers,
-        devices=devices,
-        memory_bytes=memory_bytes,
-        on_cpu=on_cpu,
-        attempt=attempt,
-    )
+    return _Room(devices=devices, memory_bytes=memory_bytes, on_cpu=on_cpu)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tc_sweeps.config import Config
 from tc_sweeps.store import Job
 
-__all__ = ["Load", "Packed", "Stack", "load", "pack"]
+__all__ = ["Load", "Packed", "Stack", "capacity", "load", "pack"]
 
 # Activations and gradients that a stack holds at most on a CPU: beyond the cache, more members are no faster.
 CPU_BYTES = 64 << 20
@@ -72,10 +72,7 @@ def pack(
     total = sum(kind.load.cost * len(kind.jobs) for kind in kinds.values())
     if workers is None:
         workers = max(1, min(devices, int(total / WORTH_A_WORKER) if on_cpu else devices))
-    limit = memory_bytes // workers
-    if on_cpu:
-        limit = min(limit, CPU_BYTES)
-    limit >>= attempt
+    limit = _stack_bytes(memory_bytes, workers, on_cpu) >> attempt
     stacks = []
     for kind in kinds.values():
         most = max(1, min(limit // kind.load.bytes, math.ceil(total / workers / kind.load.cost)))
@@ -86,6 +83,17 @@ def pack(
             members = kind.jobs[piece::pieces]
             stacks.append(Stack(members, kind.load.cost * len(members)))
     return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)))
+
+
+def capacity(run: Load, *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool) -> int:
+    """Return how many runs like this one fill a stack for every worker (None: for every device)."""
+    workers = workers or devices
+    return workers * max(1, _stack_bytes(memory_bytes, workers, on_cpu) // run.bytes)
+
+
+def _stack_bytes(memory_bytes: int, workers: int, on_cpu: bool) -> int:
+    """Return what the stack of one worker may take."""
+    return min(memory_bytes // workers, CPU_BYTES) if on_cpu else memory_bytes // workers
 
 
 def load(config: Config, kind: object, *, prefixes: int, wanted: int, vocab_size: int, contexts: int) -> Load:

@@ -114,6 +114,7 @@ def test_calibration_measures_every_shape_and_leaves_no_trace(launch: Launch) ->
     [
         (["seed=0,1", "model.width=8,9"], "seed=0 model.width=9: model.width=9 is not divisible"),
         (["sede=0,1"], "did you mean 'seed'?"),
+        (["experiment=search_kinships"], "hydra/sweeper=optuna cannot be planned"),
         (["hydra/sweeper=basic", "seed=0,1"], "Only hydra/sweeper=grid can be planned"),
     ],
 )

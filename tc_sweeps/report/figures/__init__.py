@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report.frame import figure_command, find_sweep, hint, listed, load_sweep
 from tc_sweeps.report.style import save
+from tc_sweeps.report.trials import is_search
 from tc_sweeps.report.where import Where, name_where, spell_where
 
 
@@ -39,14 +40,14 @@ def experiments() -> list[str]:
 def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: Where | None = None) -> Drawing:
     """Draw an experiment's figure from a sweep's runs into `<sweep>/figures/<experiment>.png` and `.pdf`.
 
-    Without `experiment`, the one that the sweep was launched as, or that has its name. `where` chooses runs as in
-    `load_sweep`; the files then have it in their names. Raises `ConfigError` where there is no such sweep or
-    experiment, or where no run has what the figure shows.
+    Without `experiment`, the one that the sweep was launched as, or that has its name; a search has a figure of its
+    own. `where` chooses runs as in `load_sweep`; the files then have it in their names. Raises `ConfigError` where
+    there is no such sweep or experiment, or where no run has what the figure shows.
     """
     folder = find_sweep(sweep)
     path = folder.path
     if experiment is None:
-        experiment = folder.plan["experiment"] or path.name
+        experiment = "search" if is_search(path) else folder.plan["experiment"] or path.name
         if experiment not in experiments():
             example = figure_command(path, load_sweep(path, where=where))
             raise ConfigError(

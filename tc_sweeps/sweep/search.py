@@ -1,0 +1,289 @@
+"""Search, `hydra/sweeper=optuna`: Optuna asks for settings, and every trial is a run like any other.
+
+What Optuna needs is imported when a search starts: Hydra imports this module in every app of an environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tc_sweeps.config import METRICS, ConfigError, SweepFailed, explain, leaves
+from tc_sweeps.store import Job, RunFolder, SweepFolder
+from tc_sweeps.store.sweep_folder import flat
+from tc_sweeps.sweep.compose import Composer, current
+from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, runs_at_once
+from tc_sweeps.sweep.launcher import StackedLauncher
+
+if TYPE_CHECKING:
+    from tc_sweeps.sweep.trials import Search, Space, Trial
+
+__all__ = ["SearchSweeper"]
+
+DIRECTIONS = ("maximize", "minimize")
+SAMPLERS = ("tpe", "random", "nsgaii")
+PRUNERS = ("none", "median", "hyperband")
+ROUNDS = 10  # that a sampler learns from, where it is left to this module how many trials are asked for at once
+
+
+@dataclass
+class SearchSweeperConf:
+    """The keys of `hydra.sweeper`."""
+
+    _target_: str = "hydra_plugins.tc_sweeps.SearchSweeper"
+    # What is searched, in Hydra's grammar: "training.learning_rate": "tag(log, interval(1e-3, 1e-1))",
+    # "model.layers": "range(1,4)", "model.width": "8,16,32"; plain values are fixed.
+    params: dict[str, str] = field(default_factory=dict)
+    # Metric: maximize or minimize; one or several. A typed dict would take keys with a + only, and a search needs one.
+    objectives: Any = None
+    trials: int = 100  # that the study shall have in the end, whatever became of them
+    # Trials asked for at once; null: as many runs as train at once (one with Hydra's own launchers), and with a sampler
+    # that learns at most a tenth of all trials, since all of a batch are asked for before any is told.
+    batch: int | None = None
+    sampler: str = "tpe"  # tpe, random, or nsgaii for several objectives and many hundred trials
+    seed: int = 0  # of the sampler
+    prune: str = "none"  # none, median or hyperband: ends runs early that compare badly; for one objective
+    storage: str | None = None  # null: a journal in outputs/<sweep>; else a URL as Optuna takes it
+
+
+class SearchSweeper(Sweeper):
+    """Asks for trials in batches, launches their runs, and tells what became of each as soon as it is known.
+
+    The study has the sweep's name. The same command again goes on to the same total: runs that were in training come
+    first, and a suggestion whose run is done costs nothing. Needs a task function whose `check` returns the `Job` of a
+    composed config.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, str] | None,
+        objectives: Any,
+        trials: int,
+        batch: int | None,
+        sampler: str,
+        seed: int,
+        prune: str,
+        storage: str | None,
+    ) -> None:
+        self.params, self.objectives = params or {}, objectives
+        self.trials, self.batch, self.sampler, self.seed = trials, batch, sampler, seed
+        self.prune, self.storage = prune, storage
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what a search needs; Hydra calls this."""
+        self._context, self._config = hydra_context, config
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self._check = getattr(task_function, "check", None)
+        self._dry_run = getattr(task_function, "dry_run", False)
+        self._composer = Composer(hydra_context.config_loader, config)
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Search until the study has its trials; raises `SweepFailed` at the end where runs failed."""
+        if self._dry_run:
+            raise ConfigError("hydra/sweeper=optuna cannot be planned: a search chooses its runs as it goes.")
+        self._require_options()
+        from tc_sweeps.sweep.trials import Search, Space
+
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        given = [f"{key}={values}" for key, values in self.params.items()]
+        space = Space.of(parser.parse_overrides([*given, *arguments]))
+        first = self._require_that_values_run(space)
+        training = first.config.training
+        search = Search(
+            first.folder.path.parent,
+            space,
+            self.objectives,
+            storage=self.storage,
+            sampler=self.sampler,
+            seed=self.seed,
+            prune=self.prune,
+            first_step=max(1, training.steps // training.evaluations),
+            last_step=training.steps,
+        )
+        with closing(search):
+            self._require_that_settings_stand(search)
+            with current(self._config):  # `hydra.sweep.dir` names the sweep
+                folder = Path(self._config.hydra.sweep.dir)
+                folder.mkdir(parents=True, exist_ok=True)
+                OmegaConf.save(self._config, folder / "multirun.yaml")
+                returns = self._search(search, first)
+            self._end(search)
+        return returns
+
+    # ---------------------------------------------------------------------------------------------- before it starts
+
+    def _require_options(self) -> None:
+        """Raise `ConfigError` for keys of `hydra.sweeper` that make no search."""
+        if not self.objectives or not isinstance(self.objectives, Mapping):
+            raise ConfigError(
+                f"hydra.sweeper.objectives={self.objectives} names no metric and direction, as in "
+                "'hydra.sweeper.objectives={artifacts/per_ngram: minimize}'."
+            )
+        for name, direction in self.objectives.items():
+            if name not in METRICS:
+                from tc_sweeps.report.frame import hint
+
+                known = f"there are {', '.join(METRICS)}"
+                raise ConfigError(f"hydra.sweeper.objectives: '{name}' is no metric{hint(str(name), METRICS, known)}")
+            _require_one_of(f"objectives: {name}", direction, DIRECTIONS)
+        for name, value in (("trials", self.trials), ("batch", self.batch)):
+            if value is not None and value < 1:
+                raise ConfigError(f"hydra.sweeper.{name}={value} must be at least 1.")
+        if self.seed < 0:
+            raise ConfigError(f"hydra.sweeper.seed={self.seed} must be at least 0.")
+        _require_one_of("sampler", self.sampler, SAMPLERS)
+        _require_one_of("prune", self.prune, PRUNERS)
+        if self.prune != "none" and len(self.objectives) > 1:
+            raise ConfigError(
+                f"hydra.sweeper.prune={self.prune} goes with one objective, not with {len(self.objectives)}: set "
+                "hydra.sweeper.prune=none."
+            )
+        if self._check is None:
+            raise ConfigError("hydra/sweeper=optuna searches runs of tc_sweeps; this app has none.")
+
+    def _require_that_values_run(self, space: Space) -> Job:
+        """Return the first job of a space; raises `ConfigError` for a value of an axis that no run can have."""
+        jobs = []
+        for alternatives in space.ends():
+            try:
+                jobs.append(self._compose(alternatives[0]))
+            except ConfigError as error:
+                try:
+                    jobs.append(self._compose(alternatives[1]))
+                except ConfigError:
+                    raise error from error.__cause__
+        return jobs[0]
+
+    def _compose(self, overrides: Sequence[str]) -> Job:
+        """Return the run that overrides mean; raises `ConfigError` where they do not compose or cannot be run."""
+        assert self._check is not None
+        try:
+            composed = self._composer.compose(overrides, 0)
+            with current(composed):
+                self._experiment = composed.hydra.runtime.choices.get("experiment")
+                job: Job = self._check(composed)
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
+        return job
+
+    def _require_that_settings_stand(self, search: Search) -> None:
+        """Raise `ConfigError` where an earlier trial of the study would be another run now: values must compare."""
+        for trial in search.trials():
+            if "run_id" in trial.user_attrs:
+                overrides = search.space.overrides(trial.params, trial.distributions)
+                job, before = self._compose(overrides), RunFolder(search.path / trial.user_attrs["run_id"])
+                if job.folder.run_id != before.run_id:
+                    raise ConfigError(
+                        f"The study '{search.path.name}' was begun with {_difference(before, job)}: give another "
+                        "`sweep` a study of its own, or set it back."
+                    )
+                return
+
+    # ------------------------------------------------------------------------------------------------------ the search
+
+    def _search(self, search: Search, first: Job) -> list[Sequence[JobReturn]]:
+        returns: list[Sequence[JobReturn]] = []
+        at_once = self.batch or (self._at_once(first) if search.missing(self.trials) else self.trials)
+        launched = 0
+        while batch := search.ask(at_once, self.trials):
+            runs = self._composed(search, batch)
+            missing = search.look(runs)  # the others are done already: a suggestion that repeats costs nothing
+            if missing:
+                self._plan(search)
+                with search.telling(missing):
+                    jobs = [trial.overrides for trial in missing]
+                    returns.append(self._launcher.launch(jobs, initial_job_idx=launched))
+                launched += len(missing)
+                search.write_table()
+            if undefined := search.undefined():  # before hours are spent on more of them
+                raise ConfigError(
+                    f"hydra.sweeper.objectives: {undefined} in all {len(search.trials())} runs: choose another metric."
+                )
+        self._plan(search)
+        return returns
+
+    def _at_once(self, job: Job) -> int:
+        """Return how many trials to ask for at once."""
+        if not isinstance(self._launcher, StackedLauncher):
+            return 1
+        settings = OmegaConf.to_container(self._config.hydra.launcher, resolve=True)
+        assert isinstance(settings, dict)
+        del settings["_target_"]
+        fill = runs_at_once(job.config, Launch(**{str(name): value for name, value in settings.items()}))
+        return fill if self.sampler == "random" else min(fill, max(1, self.trials // ROUNDS))
+
+    def _composed(self, search: Search, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials whose settings are a run; the others have failed."""
+        runs = []
+        for trial in trials:
+            try:
+                job = self._compose(trial.overrides)
+                if job.folder.path.parent != search.path:
+                    raise ConfigError(f"{' '.join(trial.overrides)}: `sweep` must be the same for all trials.")
+            except ConfigError as error:
+                search.fail(trial, str(error))
+            else:
+                search.is_run(trial, job.folder)
+                runs.append(trial)
+        return runs
+
+    def _plan(self, search: Search) -> None:
+        """Have plan.json list the runs of all trials: a launch begins the list anew, with its own runs only."""
+        known = [trial.user_attrs.get("run_id") for trial in search.trials()]
+        SweepFolder(search.path).add_runs(
+            [run_id for run_id in known if run_id is not None],
+            experiment=self._experiment,
+            launch=os.environ.get(LAUNCH),
+            command=os.environ.get(COMMAND),
+        )
+
+    def _end(self, search: Search) -> None:
+        """Say what the search has come to, and draw it; raises `SweepFailed` where trials failed."""
+        from tc_sweeps.report import best_text, draw_experiment, load_trials
+
+        search.write_table()
+        trials = load_trials(search.path)
+        sys.stdout.write(f"\nSearch '{search.path.name}': {best_text(trials)}\n")
+        if (trials["state"] == "complete").any():
+            written = draw_experiment(search.path, "search").paths[0]
+            sys.stdout.write(f"Written: {search.path / 'trials.parquet'} {written}\n")
+        failed = search.failed()
+        for trial in failed:
+            if "run_id" not in trial.user_attrs:  # the others are on record, and said by whoever launched them
+                sys.stderr.write(f"{trial.user_attrs['reason']}\n")
+        if failed:
+            raise SweepFailed(f"{len(failed)} of {len(trials)} trials failed.")
+
+
+def _require_one_of(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"hydra.sweeper.{key}={value} is not one of {', '.join(allowed)}.")
+
+
+def _difference(before: RunFolder, job: Job) -> str:
+    """Return how a run's settings differ from those of a job."""
+    old = flat(before.read_config())
+    for key, value, metadata in leaves(job.config):
+        if metadata["identity"] and old.get(key) != value:
+            return f"{key}={old.get(key)}, and now it is {value}"
+    return "data of other contents"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=SearchSweeperConf, provider="tc_sweeps")
