@@ -139,7 +139,9 @@ def plan(arguments: Sequence[str]) -> int:
             times = calibrate([job for job in jobs if not job.folder.done])
         else:
             times = past_times()
-        print(plan_text(jobs, times, cores=cores(), command=f"python -m tc_sweeps -m {shlex.join(overrides)}"))
+        print(
+            plan_text(jobs, times, cores=cores(), command=shlex.join(["python", "-m", "tc_sweeps", "-m", *overrides]))
+        )
     return answer.code
 
 
@@ -220,7 +222,9 @@ def figure(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tc-sweeps", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="tc-sweeps", description="Train toy transformers in sweeps and count their artifacts exactly."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser(
         "run", add_help=False, help="train one run, or a sweep with -m; the same as python -m tc_sweeps [overrides]"

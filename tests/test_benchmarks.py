@@ -151,3 +151,11 @@ def test_its_tables_have_a_row_per_variant_with_ratios(tmp_path: Path) -> None:
     assert re.search(r"\d{4}-\d\d-\d\d, .*torch ", small)
     assert "| 1 | 4 |" in stacks
     assert "| compute | counting |" in split
+
+
+def test_the_overhead_of_a_search_is_measured() -> None:
+    command = [sys.executable, str(FOLDER / "search_overhead.py"), "--trials", "2", "--batch", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("2 trials: ")
+    assert second.endswith(" ms")
