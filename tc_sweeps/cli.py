@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
 from tc_sweeps.store import Job, RunFolder, SweepFolder
-from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, cores, interrupt, train_sweeps
+from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, interrupt, train_sweeps
 
 _MULTIRUN = ("-m", "--multirun")
 
@@ -82,7 +82,7 @@ def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[di
     for experiment in dict.fromkeys(name for name, _ in jobs):
         places = [place for place, (name, _) in enumerate(jobs) if name == experiment]
         name, command = os.environ.get(LAUNCH), os.environ.get(COMMAND)
-        launch = Launch(**settings, experiment=experiment, name=name, command=command)
+        launch = Launch.of(settings, experiment=experiment, name=name, command=command)
         outcomes |= zip(places, train_sweeps([jobs[place][1] for place in places], launch), strict=True)
     return [outcomes[place] for place in range(len(jobs))]
 
@@ -123,25 +123,28 @@ def plan(arguments: Sequence[str]) -> int:
     options, overrides = parser.parse_known_args(arguments)
     overrides = [argument for argument in overrides if argument not in _MULTIRUN]
     jobs: list[Job] = []
+    launches: list[Launch] = []
 
     def not_planned(_: DictConfig) -> None:
         sys.exit("Only hydra/sweeper=grid can be planned: other sweepers choose their jobs as they go.")
 
-    not_planned.check = lambda composed: jobs.append(check(composed))  # type: ignore[attr-defined]
-    not_planned.dry_run = True  # type: ignore[attr-defined]
+    def collect(composed: DictConfig) -> None:
+        jobs.append(check(composed))
+        launches[:] = [Launch.of(composed.hydra.launcher)]  # the same in all jobs
+
+    not_planned.check, not_planned.dry_run = collect, True  # type: ignore[attr-defined]
     with _Answer() as answer:
         _compose(not_planned, ["-m", *overrides], "tc-sweeps plan")
         from tc_sweeps.sweep.plan import past_times, plan_text
 
+        [launch] = launches
         if options.calibrate:
             from tc_sweeps.sweep.calibrate import calibrate
 
-            times = calibrate([job for job in jobs if not job.folder.done])
+            times = calibrate(jobs, launch)
         else:
             times = past_times()
-        print(
-            plan_text(jobs, times, cores=cores(), command=shlex.join(["python", "-m", "tc_sweeps", "-m", *overrides]))
-        )
+        print(plan_text(jobs, times, launch, command=shlex.join(["python", "-m", "tc_sweeps", "-m", *overrides])))
     return answer.code
 
 

@@ -155,7 +155,7 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run]) -> str:
         lines.append(("To look again:", f"tc-sweeps status {name}"))
     elif missing:
         lines.append((f"To train the {_runs(missing)} missing:", _again(plan)))
-    if counts["failed"] and not counts["running"]:
+    if counts["failed"] and not counts["running"] and not is_search(folder.path):  # a search tries something else
         lines.append(("To try what failed again:", _again(plan, failed=True)))
     if counts["finished"]:
         lines.append(("To see the numbers:", f"tc-sweeps table {name}"))

@@ -13,7 +13,6 @@ from tc_sweeps.report.frame import find_sweep
 
 __all__ = ["best_text", "best_trials", "is_search", "load_trials", "losses"]
 
-COLUMNS = ["number", "state"]  # before the objectives and the searched keys; `run_id` comes last
 MOST_LINES = 5  # of the best trials of one objective
 MOST_FRONT = 20  # of a front: with more, a table is no longer read
 

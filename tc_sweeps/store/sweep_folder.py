@@ -12,6 +12,8 @@ import pandas as pd
 from tc_sweeps.store.files import locked, replace, replace_text
 from tc_sweeps.store.folder import OUTPUTS, RunFolder
 
+MOST_LAUNCHES = 20  # named in plan.json: as many may go on at once
+
 
 class SweepFolder:
     """Reads and writes what the runs of one sweep share."""
@@ -21,9 +23,9 @@ class SweepFolder:
 
     @classmethod
     def of_launch(cls, launch: str, outputs: Path = OUTPUTS) -> list[SweepFolder]:
-        """Return the sweeps whose list of runs a multirun began."""
+        """Return the sweeps that a multirun has added runs to."""
         sweeps = [cls(plan.parent) for plan in sorted(outputs.glob("*/plan.json"))]
-        return [sweep for sweep in sweeps if sweep.plan["launch"] == launch]
+        return [sweep for sweep in sweeps if launch in sweep.plan.get("launches", [])]
 
     # ----------------------------------------------------------------------------------------------------------- plan
 
@@ -49,9 +51,12 @@ class SweepFolder:
         """
         with locked(self.path / ".lock"):
             plan = self.plan
+            launches = plan.get("launches", [])
             if launch is not None and launch > (plan["launch"] or ""):
                 known = {} if command is None else {"command": command}
                 plan = {"experiment": experiment, "launch": launch, **known, "run_ids": []}
+            if launch is not None:  # all that may still be going on
+                plan["launches"] = list(dict.fromkeys([*launches, launch]))[-MOST_LAUNCHES:]
             plan["run_ids"] = list(dict.fromkeys([*plan["run_ids"], *run_ids]))
             plan["experiment"] = plan["experiment"] or experiment
             replace_text(self.path / "plan.json", json.dumps(plan, indent=1))

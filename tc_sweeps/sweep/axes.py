@@ -56,7 +56,8 @@ def expand(block: Block, arguments: Sequence[str], parse: Parse) -> list[list[st
         unwanted = {}
         for key, values in item.items():
             _known(key, axes, "hydra.sweeper.exclude")
-            unwanted[key] = {value(text) for text in _axes(parse([_override(key, values)]))[key]}
+            several = values if isinstance(values, list) else [values]  # in a file, several values may be a list
+            unwanted[key] = {value(text) for one in several for text in _axes(parse([_override(key, one)]))[key]}
         jobs = [job for job in jobs if not all(value(job[key]) in values for key, values in unwanted.items())]
     if not jobs:
         raise ConfigError("hydra.sweeper.exclude leaves no job of the sweep: take an item out of it.")

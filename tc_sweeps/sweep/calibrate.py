@@ -11,25 +11,32 @@ from tempfile import TemporaryDirectory
 from tc_sweeps.config import Config, leaves
 from tc_sweeps.store import Job
 from tc_sweeps.sweep.engine import Launch, packed
-from tc_sweeps.sweep.plan import Shape, Time, shape_of
+from tc_sweeps.sweep.plan import DONE, Shape, Time, shape_of
 from tc_sweeps.train import train
 
 __all__ = ["calibrate"]
 
 
-def calibrate(jobs: Sequence[Job]) -> dict[Shape, Time]:
-    """Return what a step takes in the largest stack of each shape, as this machine would train it."""
+def calibrate(jobs: Sequence[Job], launch: Launch) -> dict[Shape, Time]:
+    """Return what a step takes in the largest stack of each shape that is not done, as a launch would train it here.
+
+    Left out are shapes whose runs fail before they have made three blocks of steps.
+    """
+    missing = [job for job in jobs if job.folder.status["state"] not in DONE]
+    if not missing:
+        return {}
     times: dict[Shape, Time] = {}
-    for stack in sorted(packed(jobs, Launch()).stacks, key=lambda stack: -len(stack.jobs)):
+    for stack in sorted(packed(missing, launch).stacks, key=lambda stack: -len(stack.jobs)):
         configs = [job.config for job in stack.jobs]
         # Runs of one stack may differ in data, which are different shapes where data are read back from a table.
         shapes = {shape_of({name: value for name, value, _ in leaves(config)}) for config in configs} - times.keys()
-        if shapes:
-            times |= dict.fromkeys(shapes, Time(_seconds_per_step(configs), len(configs)))
+        seconds = _seconds_per_step(configs) if shapes else None
+        if seconds is not None:
+            times |= dict.fromkeys(shapes, Time(seconds, len(configs)))
     return times
 
 
-def _seconds_per_step(configs: Sequence[Config]) -> float:
+def _seconds_per_step(configs: Sequence[Config]) -> float | None:
     """Train three blocks of steps; the second is like all others, and the third has the tables of the end as well."""
     steps = configs[0].training.steps
     block = max(1, steps // configs[0].training.evaluations)
@@ -42,6 +49,8 @@ def _seconds_per_step(configs: Sequence[Config]) -> float:
             short.training.target_excess_loss, short.tracking.mode = None, "none"
             jobs.append(Job.of(short, Path(folder)))
         train(jobs, progress=lambda *_: told.append(time.monotonic()))
+    if len(told) < 4:
+        return None
     _, first, second, third = told
     end = max(0.0, (third - second) - (second - first))
     return ((second - first) / block + end / steps) / len(configs)

@@ -14,13 +14,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from tc_sweeps.config import Config, ConfigError, RunFailed
 from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain
@@ -48,6 +48,12 @@ class Launch:
     experiment: str | None = None
     name: str | None = None  # of the multirun in plan.json; None for a single run
     command: str | None = None  # what was typed to start the multirun
+
+    @classmethod
+    def of(cls, launcher: Mapping[str, Any], **records: Any) -> Launch:
+        """Return the launch that the keys of `hydra.launcher` mean; those of other launchers are left out."""
+        known = ("workers", "memory_mib", "retry_failed")
+        return cls(**{name: launcher[name] for name in known if name in launcher}, **records)
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for what cannot be launched."""

@@ -19,10 +19,12 @@ import pyarrow.parquet as pq
 from tc_sweeps.config import Config, data_file, leaves
 from tc_sweeps.report import swept_keys
 from tc_sweeps.store import OUTPUTS, Job
+from tc_sweeps.sweep.engine import Launch, cores
 from tc_sweeps.sweep.packing import CPU_BYTES, Load, Packed, load, pack
 
 __all__ = ["Shape", "Time", "Times", "past_times", "plan_text", "shape_of"]
 
+DONE = ("finished", "failed")
 STATES = {"queued": "new", "finished": "finished", "failed": "failed", "running": "running", "interrupted": "begun"}
 MOST_VALUES = 12  # of an axis in one line
 
@@ -46,21 +48,24 @@ class Time(NamedTuple):
 Times = Mapping[Shape, Time]
 
 
-def plan_text(jobs: Sequence[Job], times: Times, *, cores: int, command: str) -> str:
-    """Return as text what launching these runs would do, on so many cores of a CPU.
+def plan_text(jobs: Sequence[Job], times: Times, launch: Launch, *, command: str) -> str:
+    """Return as text what launching these runs would do, on the cores of this CPU.
 
     `times`: what a step took in runs of their shapes. `command`: what starts them.
     """
     runs = list({job.folder.path: job for job in jobs}.values())
     states = {job.folder.path: job.folder.status["state"] for job in runs}
-    missing = [job for job in runs if states[job.folder.path] not in ("finished", "failed")]
+    missing = [job for job in runs if states[job.folder.path] not in DONE]
     counts = Counter(STATES[state] for state in states.values())
     names = ", ".join(dict.fromkeys(job.config.sweep for job in runs))
     same = f" ({len(jobs)} jobs, of which some are the same run)" if len(jobs) > len(runs) else ""
     said = ", ".join(f"{counts[name]:,} {name}" for name in STATES.values() if counts[name])
     lines = [f"{names}: {_count(len(runs), 'run')}{same}: {said}", *_axes([job.config for job in runs])]
     if missing:
-        packed = pack(missing, _estimate, workers=None, devices=cores, memory_bytes=cores * CPU_BYTES, on_cpu=True)
+        memory_bytes = cores() * CPU_BYTES if launch.memory_mib is None else launch.memory_mib << 20
+        packed = pack(
+            missing, _estimate, workers=launch.workers, devices=cores(), memory_bytes=memory_bytes, on_cpu=True
+        )
         lines += [_stacks(packed), _minutes([job.config for job in missing], times, packed.workers)]
     retry = " hydra.launcher.retry_failed=true" if counts["failed"] and not missing else ""
     if missing or retry:
@@ -188,7 +193,7 @@ def _sizes(config: Config) -> tuple[int, int]:
 @cache
 def _file_sizes(path: str) -> tuple[int, int]:
     """Return how many lines and different words a file has."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()  # training is the judge
     return len(lines), len({word for line in lines for word in line.replace(",", "\t").split("\t")})
 
 

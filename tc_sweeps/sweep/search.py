@@ -177,7 +177,6 @@ class SearchSweeper(Sweeper):
         try:
             composed = self._composer.compose(overrides, 0)
             with current(composed):
-                self._experiment = composed.hydra.runtime.choices.get("experiment")
                 job: Job = self._check(composed)
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
@@ -186,9 +185,9 @@ class SearchSweeper(Sweeper):
     def _require_that_settings_stand(self, search: Search) -> None:
         """Raise `ConfigError` where an earlier trial of the study would be another run now: values must compare."""
         for trial in search.trials():
-            if "run_id" in trial.user_attrs:
-                overrides = search.space.overrides(trial.params, trial.distributions)
-                job, before = self._compose(overrides), RunFolder(search.path / trial.user_attrs["run_id"])
+            before = RunFolder(search.path / trial.user_attrs.get("run_id", "none"))
+            if (before.path / "config.yaml").exists():
+                job = self._compose(search.space.overrides(trial.params, trial.distributions))
                 if job.folder.run_id != before.run_id:
                     raise ConfigError(
                         f"The study '{search.path.name}' was begun with {_difference(before, job)}: give another "
@@ -223,10 +222,7 @@ class SearchSweeper(Sweeper):
         """Return how many trials to ask for at once."""
         if not isinstance(self._launcher, StackedLauncher):
             return 1
-        settings = OmegaConf.to_container(self._config.hydra.launcher, resolve=True)
-        assert isinstance(settings, dict)
-        del settings["_target_"]
-        fill = runs_at_once(job.config, Launch(**{str(name): value for name, value in settings.items()}))
+        fill = runs_at_once(job.config, Launch.of(self._config.hydra.launcher))
         return fill if self.sampler == "random" else min(fill, max(1, self.trials // ROUNDS))
 
     def _composed(self, search: Search, trials: Sequence[Trial]) -> list[Trial]:
@@ -249,7 +245,7 @@ class SearchSweeper(Sweeper):
         known = [trial.user_attrs.get("run_id") for trial in search.trials()]
         SweepFolder(search.path).add_runs(
             [run_id for run_id in known if run_id is not None],
-            experiment=self._experiment,
+            experiment=self._config.hydra.runtime.choices.get("experiment"),
             launch=os.environ.get(LAUNCH),
             command=os.environ.get(COMMAND),
         )

@@ -11,7 +11,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,7 +22,7 @@ import pandas as pd
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tc_sweeps.config import ConfigError
@@ -34,6 +34,7 @@ __all__ = ["Search", "Space", "Trial"]
 UNDEFINED = " is undefined"  # how the reason ends of a trial whose run has finished without a value
 # What Optuna raises where a trial is in a final state; before it had a name it was this.
 _ALREADY_TOLD: type[Exception] = getattr(optuna.exceptions, "UpdateFinishedTrialError", RuntimeError)
+SURELY = 10  # trials without a value, one after the other: no other will have one
 POLL_SECONDS = 0.5  # between looks at the folders of runs in training
 
 STATES = {
@@ -224,7 +225,7 @@ class Search:
         if storage is None:
             self.path.mkdir(parents=True, exist_ok=True)
             _complete(Path(self._where))
-            return JournalStorage(JournalFileBackend(self._where))
+            return JournalStorage(JournalFileBackend(self._where, _JournalLock(Path(self._where))))  # type: ignore[arg-type]
         import sqlalchemy as sql
 
         try:
@@ -281,8 +282,10 @@ class Search:
 
     def undefined(self) -> str | None:
         """Return which objectives are undefined, where no trial has come to anything else."""
-        reasons = [trial.user_attrs.get("reason", "") for trial in self.trials()]
-        return reasons[0] if reasons and all(reason.endswith(UNDEFINED) for reason in reasons) else None
+        ended = [trial for trial in self.trials() if trial.state.is_finished()]
+        reasons = [trial.user_attrs.get("reason", "") for trial in ended]
+        # The first ones may only have fitted nothing yet.
+        return reasons[0] if len(ended) >= SURELY and all(reason.endswith(UNDEFINED) for reason in reasons) else None
 
     # -------------------------------------------------------------------------------------------------------------- ask
 
@@ -290,7 +293,7 @@ class Search:
         """Return the trials to be trained next: at most so many, and no more than `total` in the whole study.
 
         First come those whose process was killed in the middle. Where there is nothing left to ask for, those that
-        others still train: whoever dies now, each of these ends.
+        others still train or were about to: whoever dies now, each of these ends.
         """
         with locked(self.path / ".search"):  # several processes must not go beyond the total together
             known = self.trials()
@@ -299,7 +302,7 @@ class Search:
             number = min(at_once - len(left), self.missing(total))
             self.study.sampler = _sampler(self._sampler, self._seed, len(known))
             new = [self._suggested(self.study.ask()) for _ in range(number)]
-        return left + new or [self._taken_up(trial) for trial in running]
+        return left + new or [self._taken_up(trial) for trial in running[:at_once]]
 
     def _is_left_behind(self, trial: FrozenTrial) -> bool:
         if "run_id" not in trial.user_attrs:
@@ -457,18 +460,41 @@ def _column(values: list[Any]) -> list[Any]:
     return values if len(types) == 1 or types <= {int, float} else [None if v is None else str(v) for v in values]
 
 
+class _JournalLock:
+    """Holds the journal against other processes and threads, and lets go of it when its process ends, however it ends.
+
+    Optuna's own locks are files that a killed process leaves behind.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._path = _lock_of(journal)
+        self._held: AbstractContextManager[None] | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        held = locked(self._path)
+        held.__enter__()
+        self._held = held
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        held, self._held = self._held, None
+        assert held is not None
+        held.__exit__(None, None, None)
+
+
+def _lock_of(journal: Path) -> Path:
+    return journal.with_name(f".{journal.name}.lock")
+
+
 def _complete(journal: Path) -> None:
     """Cut off a last line that was not written to its end: with another one behind it the study could not be read."""
     if not journal.exists():
         return
-    lock = JournalFileSymlinkLock(str(journal))
-    lock.acquire()
-    try:
-        with journal.open("r+b") as file:
-            contents = file.read()
-            file.truncate(contents.rfind(b"\n") + 1)
-    finally:
-        lock.release()
+    with locked(_lock_of(journal)), journal.open("r+b") as file:
+        contents = file.read()
+        file.truncate(contents.rfind(b"\n") + 1)
 
 
 def _alone(path: Path, storage: str) -> TextIO:

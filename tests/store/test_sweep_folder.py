@@ -45,10 +45,11 @@ def test_a_sweep_without_a_plan_has_no_runs(sweep: SweepFolder) -> None:
 def test_a_new_multirun_begins_the_list_anew(sweep: SweepFolder) -> None:
     for run in ("a", "b"):
         sweep.add_runs([run], experiment="figure2", launch=MONDAY)
-    assert sweep.plan == {"experiment": "figure2", "launch": MONDAY, "run_ids": ["a", "b"]}
+    assert sweep.plan == {"experiment": "figure2", "launch": MONDAY, "launches": [MONDAY], "run_ids": ["a", "b"]}
     for run in ("b", "c"):
         sweep.add_runs([run], experiment="figure3", launch=TUESDAY)
-    assert sweep.plan == {"experiment": "figure3", "launch": TUESDAY, "run_ids": ["b", "c"]}
+    both = [MONDAY, TUESDAY]
+    assert sweep.plan == {"experiment": "figure3", "launch": TUESDAY, "launches": both, "run_ids": ["b", "c"]}
 
 
 def test_the_plan_keeps_the_command_that_began_it(sweep: SweepFolder) -> None:
@@ -62,7 +63,7 @@ def test_the_plan_keeps_the_command_that_began_it(sweep: SweepFolder) -> None:
 def test_a_single_run_adds_to_the_list(sweep: SweepFolder) -> None:
     sweep.add_runs(["a"], experiment="figure2", launch=MONDAY)
     sweep.add_runs(["b"], experiment=None, launch=None)
-    assert sweep.plan == {"experiment": "figure2", "launch": MONDAY, "run_ids": ["a", "b"]}
+    assert sweep.plan == {"experiment": "figure2", "launch": MONDAY, "launches": [MONDAY], "run_ids": ["a", "b"]}
 
 
 def test_a_multirun_after_single_runs_begins_the_list_anew(sweep: SweepFolder) -> None:
@@ -74,7 +75,12 @@ def test_a_multirun_after_single_runs_begins_the_list_anew(sweep: SweepFolder) -
 def test_a_job_of_an_older_multirun_adds_itself(sweep: SweepFolder) -> None:
     sweep.add_runs(["a"], experiment="figure2", launch=TUESDAY)
     sweep.add_runs(["b"], experiment="figure2", launch=MONDAY)
-    assert sweep.plan == {"experiment": "figure2", "launch": TUESDAY, "run_ids": ["a", "b"]}
+    both = [TUESDAY, MONDAY]
+    assert sweep.plan == {"experiment": "figure2", "launch": TUESDAY, "launches": both, "run_ids": ["a", "b"]}
+    # Each of them says at its end where the sweep stands.
+    assert [found.path for launch in both for found in SweepFolder.of_launch(launch, sweep.path.parent)] == [
+        sweep.path
+    ] * 2
 
 
 def test_a_run_is_listed_once(sweep: SweepFolder) -> None:

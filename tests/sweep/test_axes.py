@@ -46,6 +46,7 @@ TABLES = [
         ["a=1 b=x", "a=2 b=x", "a=2 b=y"],
     ),
     ("excluded values", Block({"a": "range(0,5)"}, exclude=[{"a": "1,3"}, {"a": "range(4,9)"}]), [], ["a=0", "a=2"]),
+    ("excluded by a list", Block({"a": "range(0,5)"}, exclude=[{"a": [1, "3,4"]}]), [], ["a=0", "a=2"]),
     ("excluded as a number", Block({"a": "1e-2,0.1"}, exclude=[{"a": "0.01"}]), [], ["a=0.1"]),
     ("excluded text", Block({"b": "'x',y,'p,q'"}, exclude=[{"b": "x"}, {"b": "'p,q'"}]), [], ["b=y"]),
     ("excluded null and lists", Block({"a": "null,[1,2],[2]"}, exclude=[{"a": "null,[2]"}]), [], ["a=[1,2]"]),

@@ -11,8 +11,10 @@ import pytest
 
 from tc_sweeps.config import resolve
 from tc_sweeps.store import Job
+from tc_sweeps.sweep.engine import Launch
 from tc_sweeps.sweep.plan import Time, past_times, plan_text, shape_of
-from tests.behaviour.conftest import QUICK, Launch, launch, shell  # noqa: F401 -- fixtures
+from tests.behaviour.conftest import QUICK, launch, shell  # noqa: F401 -- fixtures
+from tests.behaviour.conftest import Launch as Launcher
 
 
 def jobs(outputs: Path, *trees: dict[str, object]) -> list[Job]:
@@ -20,7 +22,7 @@ def jobs(outputs: Path, *trees: dict[str, object]) -> list[Job]:
 
 
 def text(planned: list[Job], times: dict[str, Time] | None = None) -> str:
-    return plan_text(planned, times or {}, cores=2, command="COMMAND")
+    return plan_text(planned, times or {}, Launch(workers=1), command="COMMAND")
 
 
 def test_runs_are_counted_by_what_is_done_of_them(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_rates_seeds_and_more_steps_are_of_one_shape(tmp_path: Path) -> None:
     assert len(set(shapes)) == 4
 
 
-def test_a_plan_knows_what_a_launch_has_measured(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_a_plan_knows_what_a_launch_has_measured(launch: Launcher, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     sweep = [*QUICK, "tracking=none", "sweep=s", "data.columns=null,[0,1,2]", "data=triples", "data.path=facts.tsv"]
     sweep = [word for word in sweep if not word.startswith(("data.vocab_size", "data.num_sentences"))]
     Path("facts.tsv").write_text("".join(f"a{i}\tb{i}\tc{i}\n" for i in range(8)))
@@ -101,12 +103,35 @@ def test_it_leaves_no_trace_and_imports_no_torch(shell: Path) -> None:  # noqa: 
     assert not list(Path().iterdir())
 
 
-def test_calibration_measures_every_shape_and_leaves_no_trace(launch: Launch) -> None:  # noqa: F811
+def test_calibration_measures_every_shape_and_leaves_no_trace(launch: Launcher) -> None:  # noqa: F811
     axes = ["model.width=8,16", "seed=0,1", "training.evaluations=4"]
     code, out, _ = launch("plan", "--calibrate", *QUICK, *axes)
     assert code == 0
     assert "for 4 runs, as 4 runs like them took" in out
     assert not list(Path().iterdir())
+
+
+def test_calibration_leaves_out_what_is_done_and_what_fails(launch: Launcher) -> None:  # noqa: F811
+    quick = [*QUICK, "training.evaluations=4", "tracking=none"]
+    assert launch("run", "-m", *quick, "seed=0,1")[0] == 0
+    code, out, _ = launch("plan", "--calibrate", *quick, "seed=0,1")
+    assert (code, out.splitlines()[0]) == (0, "scratch: 2 runs: 2 finished")
+    code, out, _ = launch("plan", "--calibrate", *quick, "training.learning_rate=1e39", "seed=5,6")
+    assert code == 0
+    assert "not known" in out
+    Path("latin1.tsv").write_bytes("ä\tb\tc\n".encode("latin-1"))
+    code, out, _ = launch("plan", "--calibrate", "data=triples", "data.path=latin1.tsv")
+    assert code == 0
+    assert "not known" in out
+
+
+def test_a_plan_takes_the_workers_of_the_launch(launch: Launcher) -> None:  # noqa: F811
+    for workers in (1, 3):
+        _, out, _ = launch("plan", "seed=range(0,40)", f"hydra.launcher.workers={workers}")
+        assert f"on {workers} worker" in out
+    code, _, err = launch("plan", "seed=0,1", "hydra.launcher.workers=0")
+    assert code == 1
+    assert err.endswith("hydra.launcher.workers=0 must be at least 1.\n")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +143,7 @@ def test_calibration_measures_every_shape_and_leaves_no_trace(launch: Launch) ->
         (["hydra/sweeper=basic", "seed=0,1"], "Only hydra/sweeper=grid can be planned"),
     ],
 )
-def test_what_cannot_be_planned_is_refused(launch: Launch, arguments: list[str], fragment: str) -> None:  # noqa: F811
+def test_what_cannot_be_planned_is_refused(launch: Launcher, arguments: list[str], fragment: str) -> None:  # noqa: F811
     code, _, err = launch("plan", *arguments)
     assert code == 1
     assert fragment in err

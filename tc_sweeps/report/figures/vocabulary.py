@@ -84,4 +84,6 @@ def _runs(sweep: Path, where: Where | None) -> pd.DataFrame:
 
 
 def _lines(runs: pd.DataFrame) -> list[str]:
-    return [key for key in swept_keys(runs) if key not in (SIZE, "data.num_sentences")]
+    """Return the keys that lines differ in; numbers of triples that go with the sizes are none."""
+    together = runs.groupby(SIZE)["data.num_sentences"].nunique().max() == 1
+    return [key for key in swept_keys(runs) if key != SIZE and not (together and key == "data.num_sentences")]
