@@ -23,7 +23,7 @@ demo: .venv/installed ## train two small sweeps, print their tables and draw the
 	@$(BIN)/tc-sweeps figure demo_kinships
 	@echo
 	@echo "Next:"
-	@echo "  $(BIN)/python -m tc_sweeps seed=1 model.width=64                      one run of your own"
+	@echo "  $(BIN)/python -m tc_sweeps seed=1 model.width=64                        one run of your own"
 	@echo "  $(BIN)/python -m tc_sweeps -m sweep=mine seed=0,1,2 model.width=16,32   a sweep of your own"
 	@echo "  $(BIN)/tc-sweeps figure mine --x model.width --y artifacts/per_ngram    its figure"
 
