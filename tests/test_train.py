@@ -160,6 +160,16 @@ def test_a_bug_in_a_worker_is_no_want_of_memory(tmp_path: Path, monkeypatch: pyt
     assert [Job.of(run, tmp_path).folder.status["state"] for run in runs] == ["queued", "queued"]
 
 
+def test_workers_that_do_not_fork_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with CUDA, and outside of Linux."""
+    runs = [config(0), config(1), config(0, steps=20), config(1, steps=20)]
+    forked = train_sweeps(runs, Launch(workers=2), outputs=tmp_path / "forked")
+    monkeypatch.setattr("tc_sweeps.sweep.engine._start_method", lambda: "spawn")
+    spawned = train_sweeps(runs, Launch(workers=2), outputs=tmp_path / "spawned")
+    assert not any(isinstance(outcome, RunFailed) for outcome in spawned)
+    assert str(spawned) == str(forked)  # as text, in which NaN equals NaN
+
+
 @pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": -1}, {"memory_mib": 0}])
 def test_launches_that_make_no_sense_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=r"hydra\.launcher\..* must be at least 1"):

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from tc_sweeps.config import Config, ConfigError, RunFailed
 from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain
@@ -248,11 +248,7 @@ class _Sweep:
 
     def _supervise(self, plan: Packed, screen: Screen) -> bool:
         """Have the stacks trained by worker processes; return False where one was killed."""
-        import torch
-
-        # A fork starts at once; CUDA does not survive one, and outside of Linux nobody vouches for it.
-        forks = sys.platform == "linux" and not torch.cuda.is_available()
-        context = multiprocessing.get_context("fork" if forks else "spawn")
+        context = multiprocessing.get_context(_start_method())
         workers: list[BaseProcess] = []
         pipes: list[Connection] = []
         try:
@@ -282,6 +278,13 @@ class _Sweep:
         for code in killed:
             log.warning("A worker was killed (exit code %s; -9 is often for want of memory); its runs go on.", code)
         return not killed
+
+
+def _start_method() -> Literal["fork", "spawn"]:
+    """Return how workers start: a fork at once, but CUDA does not survive one, and outside of Linux nobody vouches."""
+    import torch
+
+    return "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
 
 
 def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, pipe: Connection, level: int) -> None:
