@@ -153,6 +153,7 @@ def test_its_tables_have_a_row_per_variant_with_ratios(tmp_path: Path) -> None:
     assert "| compute | counting |" in split
 
 
+@pytest.mark.slow
 def test_the_overhead_of_a_search_is_measured() -> None:
     command = [sys.executable, str(FOLDER / "search_overhead.py"), "--trials", "2", "--batch", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

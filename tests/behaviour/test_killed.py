@@ -18,6 +18,7 @@ from tests.wandb_files import read_run
 SMALL = ["data.vocab_size=20", "data.num_sentences=50"]
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_then_the_same_command(shell: Path, command: Callable[..., subprocess.Popen[str]]) -> None:
     arguments = ["training.steps=3000", "training.evaluations=300", *SMALL]
     process = command(*arguments)

@@ -67,6 +67,7 @@ def assert_whole(total: int) -> None:
     assert Path("outputs/s/figures/search.png").exists()
 
 
+@pytest.mark.slow
 def test_kill_9_half_way_then_the_same_command(shell: Path, command: Command) -> None:
     process = command(*KILLED)
     wait_until(lambda: len(steps()) > 5 and any(200 < step < 1000 for step in steps()), process)
@@ -95,6 +96,7 @@ def test_kill_9_at_random_moments(shell: Path, command: Command) -> None:
     assert_whole(10)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_the_same_command_goes_on_with(shell: Path, command: Command) -> None:
     process = command(*KILLED)
     wait_until(lambda: any(200 < step < 1000 for step in steps()), process)
@@ -108,6 +110,7 @@ def test_ctrl_c_leaves_what_the_same_command_goes_on_with(shell: Path, command: 
     assert_whole(10)
 
 
+@pytest.mark.slow
 def test_processes_that_search_together_stop_at_the_total(shell: Path, command: Command) -> None:
     search = [
         *SEARCH,

@@ -151,6 +151,7 @@ def test_kill_9_at_20_random_moments(undisturbed: dict[tuple[str, str], bytes], 
     assert_whole(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_a_continuation(
     undisturbed: dict[tuple[str, str], bytes], command: Command
 ) -> None:
@@ -231,6 +232,7 @@ def test_failed_runs_are_tried_again_when_asked(launch: Launch) -> None:
     assert sorted(str(s["attempt"]) for s in statuses("s").values()) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_launch_and_loses_nothing_finished(shell: Path, command: Command) -> None:
     if os.geteuid() != 0:
         pytest.skip("Only root can mount a small disk.")

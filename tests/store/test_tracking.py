@@ -487,6 +487,7 @@ def assert_two_offline_runs(outputs: Path) -> None:
         assert run.exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [False, True], ids=["refuses", "never answers"])
 def test_an_unreachable_server_costs_a_bounded_time_once(tmp_path: Path, answers: bool) -> None:
     with closing(socket.socket()) as server:
@@ -608,6 +609,7 @@ def test_an_online_run_arrives_at_the_server(tmp_path: Path, server: Server) -> 
     assert server.exit_codes[name] == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_holds_nobody_up(tmp_path: Path, server: Server) -> None:
     body = """
     tracking.FINISH_SECONDS = 3.0

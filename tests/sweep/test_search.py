@@ -182,6 +182,7 @@ def test_the_same_command_goes_on_to_the_total_and_no_further(launch: Command) -
     assert list(table.columns) == ["number", "state", "train/loss", "training.learning_rate", "model.width", "run_id"]
 
 
+@pytest.mark.slow
 def test_a_sampler_starts_from_its_seed(launch: Command) -> None:  # noqa: F811
     def params(seed: int) -> list[dict[str, Any]]:
         arguments = [RATES, LESS, "hydra.sweeper.trials=4", f"hydra.sweeper.seed={seed}", f"sweep=seed{seed}"]
@@ -268,6 +269,7 @@ BAD_AND_GOOD = [
 ]
 
 
+@pytest.mark.slow
 def test_pruning_ends_runs_that_compare_badly_and_the_others_finish(launch: Command) -> None:  # noqa: F811
     search = [*SEARCH, *BAD_AND_GOOD]
     code, out, err = launch(*search, "hydra.sweeper.trials=16", "hydra.sweeper.batch=4")
