@@ -19,7 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from tests.behaviour.conftest import Launch
+from tests.behaviour.conftest import Launch, wait_until
 
 Command = Callable[..., subprocess.Popen[str]]
 
@@ -39,14 +39,6 @@ def trials() -> list[FrozenTrial]:
 
 def steps() -> list[int]:
     return [json.loads(path.read_text())["step"] for path in Path("outputs/s").glob("*/status.json")]
-
-
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
 
 
 def assert_whole(total: int) -> None:

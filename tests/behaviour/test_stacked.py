@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.behaviour.conftest import Launch
+from tests.behaviour.conftest import Launch, wait_until
 from tests.wandb_files import read_run
 
 Command = Callable[..., subprocess.Popen[str]]
@@ -38,14 +38,6 @@ def statuses(sweep: str) -> dict[str, dict[str, object]]:
 
 def contents(sweep: Path) -> dict[tuple[str, str], bytes]:
     return {(path.parent.name, path.name): path.read_bytes() for name in FILES for path in sweep.glob(f"*/{name}")}
-
-
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------------------------------ independence
