@@ -18,14 +18,8 @@ from tc_sweeps.report.where import Where, matching, spell_value, spell_where
 from tc_sweeps.store.folder import OUTPUTS, RunFolder
 from tc_sweeps.store.sweep_folder import SweepFolder
 
-STATUS = [
-    "run_id",
-    "state",
-    "reason",
-    "step",
-    "attempt",
-    "seconds_per_step",
-]  # where a run stands; every other column is a result or a key
+# Where a run stands; every other column is a result or a key.
+STATUS = ["run_id", "state", "reason", "step", "attempt", "seconds_per_step"]
 
 _FACTS = ("corpus/", "model/")
 # Keys that say where, how fast or under which name a run happens, never what comes out of it.

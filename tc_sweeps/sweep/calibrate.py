@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tc_sweeps.config import Config, leaves
+from tc_sweeps.config import Config
 from tc_sweeps.store import Job
 from tc_sweeps.sweep.engine import Launch, packed
-from tc_sweeps.sweep.plan import DONE, Shape, Time, shape_of
+from tc_sweeps.sweep.plan import DONE, Shape, Time, shape_of, values_of
 from tc_sweeps.train import train
 
 __all__ = ["calibrate"]
@@ -29,7 +29,7 @@ def calibrate(jobs: Sequence[Job], launch: Launch) -> dict[Shape, Time]:
     for stack in sorted(packed(missing, launch).stacks, key=lambda stack: -len(stack.jobs)):
         configs = [job.config for job in stack.jobs]
         # Runs of one stack may differ in data, which are different shapes where data are read back from a table.
-        shapes = {shape_of({name: value for name, value, _ in leaves(config)}) for config in configs} - times.keys()
+        shapes = {shape_of(values_of(config)) for config in configs} - times.keys()
         seconds = _seconds_per_step(configs) if shapes else None
         if seconds is not None:
             times |= dict.fromkeys(shapes, Time(seconds, len(configs)))

@@ -6,18 +6,25 @@ Hydra composes a job in 60 ms or more, twice; setting values on a copy takes 2. 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from tc_sweeps.config import ConfigError, explain
 
 __all__ = ["Composer", "current"]
+
+Checked = TypeVar("Checked")
 
 
 class Composer:
@@ -60,6 +67,18 @@ class Composer:
                 task, exclude_keys=settings.exclude_keys, item_sep=settings.item_sep, kv_sep=settings.kv_sep
             )
         return config
+
+    def check(self, overrides: Sequence[str], number: int, check: Callable[[DictConfig], Checked]) -> Checked:
+        """Return what `check` says of a job; raises `ConfigError` where it does not compose or cannot be run.
+
+        The message begins with the job's overrides.
+        """
+        try:
+            composed = self.compose(overrides, number)
+            with current(composed):
+                return check(composed)
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
 
     def _sets_a_value(self, override: Override) -> bool:
         """Whether Hydra sets (adds, deletes) this in the composed config, so that it cannot change what is composed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from tc_sweeps.store import OUTPUTS, Job
 from tc_sweeps.sweep.engine import Launch, cores
 from tc_sweeps.sweep.packing import CPU_BYTES, Load, Packed, load, pack
 
-__all__ = ["Shape", "Time", "Times", "past_times", "plan_text", "shape_of"]
+__all__ = ["Shape", "Time", "Times", "past_times", "plan_text", "shape_of", "values_of"]
 
 DONE = ("finished", "failed")
 STATES = {"queued": "new", "finished": "finished", "failed": "failed", "running": "running", "interrupted": "begun"}
@@ -81,6 +81,11 @@ def shape_of(values: Mapping[str, Any]) -> Shape:
     return json.dumps({name: value for name, value in found.items() if value is not None}, sort_keys=True)
 
 
+def values_of(config: Config) -> dict[str, Any]:
+    """Return the values of a config by dotted key."""
+    return {name: value for name, value, _ in leaves(config)}
+
+
 def past_times(outputs: Path = OUTPUTS) -> dict[Shape, Time]:
     """Return what a step took in the finished runs of all sweeps, by their shape."""
     taken: dict[Shape, list[float]] = {}
@@ -110,7 +115,7 @@ def _plain(value: Any) -> Any:
 def _axes(configs: Sequence[Config]) -> list[str]:
     """Return one line for each config key by which the runs differ, the seed last."""
     rows = [
-        {name: tuple(value) if isinstance(value, list) else value for name, value, _ in leaves(config)}
+        {name: tuple(value) if isinstance(value, list) else value for name, value in values_of(config).items()}
         for config in configs
     ]
     keys = swept_keys(pd.DataFrame(rows))
@@ -139,7 +144,7 @@ def _minutes(configs: Sequence[Config], times: Times, workers: int) -> str:
     known, unknown, seconds, like = 0, 0, 0.0, 0
     seen: set[Shape] = set()
     for config in configs:
-        shape = shape_of(dict(_values(config)))
+        shape = shape_of(values_of(config))
         if shape not in times:
             unknown += 1
             continue
@@ -172,7 +177,7 @@ def _estimate(config: Config) -> Load:
         prefixes = V + batch * (order - 2)
         wanted = prefixes if config.objective.positions == "all" else batch
     contexts = V ** (config.artifacts.order - 1)
-    shape = shape_of(dict(_values(config)))
+    shape = shape_of(values_of(config))
     return load(
         config, (shape, config.training.steps), prefixes=prefixes, wanted=wanted, vocab_size=V, contexts=contexts
     )
@@ -180,7 +185,7 @@ def _estimate(config: Config) -> Load:
 
 def _sizes(config: Config) -> tuple[int, int]:
     """Return about how many training sentences and tokens a run has."""
-    values = dict(_values(config))
+    values = values_of(config)
     sentences, tokens = values.get("data.num_sentences"), values.get("data.vocab_size")
     if sentences is not None and tokens is not None:
         return int(sentences), int(tokens)
@@ -195,10 +200,6 @@ def _file_sizes(path: str) -> tuple[int, int]:
     """Return how many lines and different words a file has."""
     lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()  # training is the judge
     return len(lines), len({word for line in lines for word in line.replace(",", "\t").split("\t")})
-
-
-def _values(config: Config) -> Iterable[tuple[str, Any]]:
-    return ((name, value) for name, value, _ in leaves(config))
 
 
 def _count(number: int, noun: str) -> str:

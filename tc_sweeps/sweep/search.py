@@ -17,13 +17,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from tc_sweeps.config import METRICS, ConfigError, SweepFailed, explain, leaves
+from tc_sweeps.config import METRICS, ConfigError, SweepFailed, leaves
 from tc_sweeps.store import Job, RunFolder, SweepFolder
 from tc_sweeps.store.sweep_folder import flat
 from tc_sweeps.sweep.compose import Composer, current
@@ -174,12 +172,7 @@ class SearchSweeper(Sweeper):
     def _compose(self, overrides: Sequence[str]) -> Job:
         """Return the run that overrides mean; raises `ConfigError` where they do not compose or cannot be run."""
         assert self._check is not None
-        try:
-            composed = self._composer.compose(overrides, 0)
-            with current(composed):
-                job: Job = self._check(composed)
-        except (ConfigError, HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
+        job: Job = self._composer.check(overrides, 0, self._check)
         return job
 
     def _require_that_settings_stand(self, search: Search) -> None:

@@ -12,11 +12,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from tc_sweeps.config import ConfigError, RunFailed, SweepFailed, explain
 from tc_sweeps.sweep.axes import Block, expand
@@ -93,12 +91,7 @@ class GridSweeper(Sweeper):
         """Raise `ConfigError` for the first job that cannot be composed or run, with its overrides."""
         composer = Composer(self._context.config_loader, self._config)
         for number, overrides in enumerate(batch):
-            try:
-                composed = composer.compose(overrides, number)
-                with current(composed):
-                    self._check(composed)
-            except (ConfigError, HydraException, OmegaConfBaseException) as error:
-                raise ConfigError(f"{' '.join(overrides)}: {explain(error)}") from error
+            composer.check(overrides, number, self._check)
 
 
 def _plain(value: Any) -> Any:

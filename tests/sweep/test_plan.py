@@ -12,7 +12,7 @@ import pytest
 from tc_sweeps.config import resolve
 from tc_sweeps.store import Job
 from tc_sweeps.sweep.engine import Launch
-from tc_sweeps.sweep.plan import Time, past_times, plan_text, shape_of
+from tc_sweeps.sweep.plan import Time, past_times, plan_text, shape_of, values_of
 from tests.behaviour.conftest import QUICK, launch, shell  # noqa: F401 -- fixtures
 from tests.behaviour.conftest import Launch as Launcher
 
@@ -50,18 +50,12 @@ def test_times_are_those_of_runs_of_the_same_shape(tmp_path: Path) -> None:
     planned = jobs(tmp_path, *({"seed": seed, "model": {"width": width}} for width in (8, 16) for seed in range(3)))
     shapes = [shape_of({"training.steps": 1000, "training.evaluations": 20})]
     assert "not known, since no run of these shapes" in text(planned, {shapes[0]: Time(1.0, 1)})
-    values = {job.config.model.width: dict(_values(job)) for job in planned}
+    values = {job.config.model.width: values_of(job.config) for job in planned}
     half = text(planned, {shape_of(values[8]): Time(0.02, 7)})
     assert "Device-minutes, about: 1.0 for 3 runs, as 7 runs like them took" in half
     assert "Not known for 3, of other shapes" in half
     both = text(planned, {shape_of(values[8]): Time(0.02, 7), shape_of(values[16]): Time(0.04, 1)})
     assert "Device-minutes, about: 3.0 for 6 runs, as 8 runs like them took" in both
-
-
-def _values(job: Job) -> list[tuple[str, object]]:
-    from tc_sweeps.config import leaves
-
-    return [(name, value) for name, value, _ in leaves(job.config)]
 
 
 def test_rates_seeds_and_more_steps_are_of_one_shape(tmp_path: Path) -> None:
@@ -72,7 +66,7 @@ def test_rates_seeds_and_more_steps_are_of_one_shape(tmp_path: Path) -> None:
         {"training": {"steps": 2000, "evaluations": 40}},
     )
     other = jobs(tmp_path, {"model": {"width": 16}}, {"data": {"num_sentences": 400}}, {"training": {"evaluations": 2}})
-    shapes = [shape_of(dict(_values(job))) for job in [*same, *other]]
+    shapes = [shape_of(values_of(job.config)) for job in [*same, *other]]
     assert len(set(shapes[:3])) == 1
     assert len(set(shapes)) == 4
 
