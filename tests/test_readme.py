@@ -49,6 +49,13 @@ def test_every_make_target_it_names_exists() -> None:
     assert set(re.findall(r"^make (\w+)", README, flags=re.MULTILINE)) <= set(targets)
 
 
+def test_the_environment_it_activates_is_the_one_that_make_makes() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    [folder] = re.findall(r"^BIN := (\S+)$", makefile, flags=re.MULTILINE)
+    activated = re.findall(r"^\. (\S+)", "".join(blocks("bash")), flags=re.MULTILINE)
+    assert activated == [f"{folder}/activate"]
+
+
 @pytest.mark.slow
 def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
     """All shell blocks but the two `make` commands, which CI runs itself, then the Python block, in a fresh folder."""

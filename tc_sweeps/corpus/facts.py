@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.corpus.corpus import Corpus
@@ -41,26 +42,7 @@ def facts_corpus(
     number = {name: token for token, name in enumerate(names)}
     facts = torch.tensor([[number[token] for token in row[:order]] for row in rows], dtype=torch.int64)
 
-    distinct_contexts, context_of, _ = distinct_rows(facts[:, :-1])
-    count = round(held_out_fraction * len(distinct_contexts))
-    if held_out_fraction > 0 and count == 0:
-        raise ConfigError(
-            f"data.held_out_fraction={held_out_fraction} of {len(distinct_contexts)} contexts rounds to none; raise it "
-            "or set it to 0."
-        )
-    is_held_out = torch.zeros(len(distinct_contexts), dtype=torch.bool)
-    is_held_out[random_order(seed, "held out", len(distinct_contexts))[:count]] = True
-    rest = facts[~is_held_out[context_of]]
-    if num_sentences is not None:
-        if num_sentences > len(rest):
-            raise ConfigError(
-                f"data.num_sentences={num_sentences} is more than the {len(rest)} sentences that are not held out; "
-                "lower it or data.held_out_fraction."
-            )
-        rest = rest[random_order(seed, "training", len(rest))[:num_sentences]]
-    if len(rest) == 0:
-        raise ConfigError(f"data.held_out_fraction={held_out_fraction} leaves no sentence to train on; lower it.")
-    held_out = distinct_rows(facts[is_held_out[context_of]])[0]
+    rest, held_out = split_facts(facts, seed=seed, held_out_fraction=held_out_fraction, num_sentences=num_sentences)
     return Corpus(
         vocab_size=len(names),
         sentences=rest,
@@ -70,3 +52,34 @@ def facts_corpus(
         tokens=tuple(names),
         remarks=tuple(remarks),
     )
+
+
+def split_facts(
+    facts_Kn: Tensor, *, seed: int, held_out_fraction: float, num_sentences: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return the facts to train on, [N, n], and the distinct ones that are held out, [K, n], possibly none.
+
+    A share of the distinct contexts is held out, each with all its facts; of the rest `num_sentences` are trained on
+    (None: all, in their order). Which ones depends on the seed alone: a larger fraction holds out a superset, a larger
+    number trains on a superset. Raises `ConfigError` where fewer remain than are asked for, or none.
+    """
+    distinct_contexts, context_of, _ = distinct_rows(facts_Kn[:, :-1])
+    count = round(held_out_fraction * len(distinct_contexts))
+    if held_out_fraction > 0 and count == 0:
+        raise ConfigError(
+            f"data.held_out_fraction={held_out_fraction} of {len(distinct_contexts)} contexts rounds to none; raise it "
+            "or set it to 0."
+        )
+    is_held_out = torch.zeros(len(distinct_contexts), dtype=torch.bool)
+    is_held_out[random_order(seed, "held out", len(distinct_contexts))[:count]] = True
+    rest = facts_Kn[~is_held_out[context_of]]
+    if num_sentences is not None:
+        if num_sentences > len(rest):
+            raise ConfigError(
+                f"data.num_sentences={num_sentences} is more than the {len(rest)} sentences that are not held out; "
+                "lower it or data.held_out_fraction."
+            )
+        rest = rest[random_order(seed, "training", len(rest))[:num_sentences]]
+    if len(rest) == 0:
+        raise ConfigError(f"data.held_out_fraction={held_out_fraction} leaves no sentence to train on; lower it.")
+    return rest, distinct_rows(facts_Kn[is_held_out[context_of]])[0]
