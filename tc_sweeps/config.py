@@ -88,6 +88,14 @@ METRICS = (
     "hallucination/per_ngram",
     "hallucination/share",
     "hallucination/per_context",
+    "abstention/rate",
+    "judge/artifacts/count",
+    "judge/generalization/count",
+    "judge/generalization/recall",
+    "judge/hallucination/count",
+    "judge/hallucination/share",
+    "judge/hallucination/per_context",
+    "judge/abstention/rate",
 )
 
 # -------------------------------------------------------------------------------------------------------- data worlds

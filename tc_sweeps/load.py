@@ -60,6 +60,7 @@ class Run:
         model = ToyTransformer(
             config.model,
             vocab_size=len(weights["embedding"]),
+            unsupported="unsupported" in weights,
             max_length=config.data.order - 1,
             seeds=[config.seed],
         )

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -55,6 +55,33 @@ class Evaluated:
     thresholds: np.ndarray  # [T], of the survival curve: those that are at least 1/2, or all
     survival: np.ndarray  # [M, T], N(tau)
     carried: dict[str, list[float]]  # what came along from the device, per member
+
+
+class _Above:
+    """How many listed n-grams are above the threshold, of those with a flag."""
+
+    def __init__(self, reading: Reading, threshold: float) -> None:
+        self._above_MC, self.abstains_MC = reading.above_MC, reading.abstains_MC
+        self._is_above_MQ = reading.p_MQ > threshold
+
+    def contexts(self, flag_MC: Tensor) -> Tensor:
+        """Return how many n-grams of flagged contexts are above the threshold, listed or not, [M]."""
+        return torch.where(flag_MC, self._above_MC, 0).sum(1)
+
+    def ngrams(self, flag_MQ: Tensor) -> Tensor:
+        """Return how many flagged n-grams are above the threshold, [M]."""
+        return (self._is_above_MQ & flag_MQ).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of the considered contexts: all of them, or the judge's half."""
+
+    total_M: Tensor  # how many they are
+    above_M: Tensor  # n-grams in them above the threshold
+    abstained_M: Tensor  # those of them with the unsupported token above it
+    context_MC: Tensor  # which of the listed contexts belong to it
+    ngram_MQ: Tensor  # which of the listed n-grams
 
 
 def in_float64(model: CountedModel) -> CountedModel:
@@ -129,6 +156,7 @@ class Counter:
         self._buffer = 32 + self.contexts.total // 1000  # rows of a member that may be in doubt
         self._labels = label_listing(corpora, order, places, self._trained.get(order, [None] * len(corpora)), device)
         self._positions = positions
+        self._judge_seed_M = torch.tensor([corpus.judge_seed for corpus in corpora], device=device)
         self._closed_M = torch.tensor([isinstance(c.labelled_contexts(order), str) for c in corpora], device=device)
         self._has_truth = [corpus.truth is not None for corpus in corpora]
         self._attainable = [self._attainable_recall(corpus) for corpus in corpora]
@@ -171,7 +199,11 @@ class Counter:
         )
         carried = {name: values.pop(name).tolist() for name in carried_M}
         survival = values.pop("survival").long().numpy()
-        rows = [self._row(m, {k: v[m].item() for k, v in values.items()}) for m in range(len(self.corpora))]
+        abstains = model.unembedding_matrix().shape[-1] > model.vocab_size
+        rows = [
+            self._row(m, {k: v[m].item() for k, v in values.items()}, abstains=abstains)
+            for m in range(len(self.corpora))
+        ]
         return Evaluated(rows, self._survival_thresholds(full=full_survival), survival, carried)
 
     def facts(self, member: int) -> Row:
@@ -230,64 +262,76 @@ class Counter:
             rows_at_once=self._rows(model),
             buffer=self._buffer,
             decided_M=read_M,
+            judge_seed_M=self._judge_seed_M,
         )
         context, ngram = self._labels.context_flag, self._labels.ngram_flag
         train_p_MQ = torch.where(ngram["train"], reading.p_MQ, 0.0)
         trained_MT = count_above(train_p_MQ, constants(tuple(survived.tolist()), train_p_MQ.device))
         above_M = totals.above_MT[:, int(np.searchsorted(streamed, self.threshold))]
-
-        def contexts_above(flag_MC: Tensor) -> Tensor:
-            return torch.where(flag_MC, reading.above_MC, 0).sum(1)
-
-        is_above_MQ = reading.p_MQ > self.threshold
-
-        def ngrams_above(flag_MQ: Tensor) -> Tensor:
-            return (is_above_MQ & flag_MQ).sum(1)
-
-        train_M = ngrams_above(ngram["train"])
-        seen_M = contexts_above(context["seen"]) - train_M
-        unseen_M = above_M - contexts_above(context["seen"])
+        above = _Above(reading, self.threshold)
+        train_M = above.ngrams(ngram["train"])
+        seen_M = above.contexts(context["seen"]) - train_M
+        unseen_M = above_M - above.contexts(context["seen"])
         values = {
             "train/above_threshold": train_M,
-            "artifacts/count": above_M - train_M,
             "artifacts/seen": seen_M,
             "artifacts/unseen": unseen_M,
-            "artifacts/diagonal": contexts_above(context["diagonal"])
-            - ngrams_above(ngram["train"] & ngram["in_diagonal"]),
+            "artifacts/diagonal": above.contexts(context["diagonal"])
+            - above.ngrams(ngram["train"] & ngram["in_diagonal"]),
             "artifacts/ceiling": self.most_tokens * self.contexts.total_M - train_M,
             "survival": totals.above_MT[:, np.searchsorted(streamed, survived)] - trained_MT,
             "doubtful": totals.doubtful_M,
             "confident_unseen": totals.confident_M - ((reading.above_MC > 0) & context["seen"]).sum(1),
         }
-        return values | self._labelled(reading, above_M, contexts_above, ngrams_above)
+        held_out_MQ = ngram["held_out"]
+        values |= {
+            "held_out_loss": -_sum_in_order(torch.where(held_out_MQ, reading.log_p_MQ, 0.0)),
+            "held_out_top": (reading.is_top_MQ & held_out_MQ).sum(1),
+        }
+        everywhere = _Part(
+            total_M=self.contexts.total_M,
+            above_M=above_M,
+            abstained_M=totals.abstained_M,
+            context_MC=torch.ones_like(context["judged"]),
+            ngram_MQ=torch.ones_like(ngram["in_judged"]),
+        )
+        judged = _Part(
+            total_M=totals.judged_M,
+            above_M=totals.judged_above_M,
+            abstained_M=totals.judged_abstained_M,
+            context_MC=context["judged"],
+            ngram_MQ=ngram["in_judged"],
+        )
+        judge = {f"judge/{name}": value for name, value in self._labelled(above, judged).items()}
+        return values | self._labelled(above, everywhere) | judge
 
-    def _labelled(self, reading: Reading, above_M: Tensor, contexts_above: Any, ngrams_above: Any) -> Values:
-        """Return generalizations, hallucinations and what the held-out n-grams say.
+    def _labelled(self, above: _Above, part: _Part) -> Values:
+        """Return what the artifacts in a part of the contexts are: generalizations, hallucinations, abstentions.
 
         In labelled contexts: hallucinations = #{p > tau} - #{n-grams of W or D^n with p > tau}; a training n-gram is
         never an artifact, also where noise has put it outside W.
         """
-        context, ngram = self._labels.context_flag, self._labels.ngram_flag
+        context = {name: flag_MC & part.context_MC for name, flag_MC in self._labels.context_flag.items()}
+        ngram = {name: flag_MQ & part.ngram_MQ for name, flag_MQ in self._labels.ngram_flag.items() if name != "weight"}
         novel_MQ = ngram["true"] & ~ngram["train"]
         known_MQ = ngram["true"] | ngram["train"]
-        listed_M = contexts_above(context["labelled"]) - ngrams_above(known_MQ & ngram["in_labelled"])
-        everywhere_M = above_M - ngrams_above(known_MQ & ngram["in_considered"])
+        listed_M = above.contexts(context["labelled"]) - above.ngrams(known_MQ & ngram["in_labelled"])
+        everywhere_M = part.above_M - above.ngrams(known_MQ & ngram["in_considered"])
         blank_MC = context["labelled"] & context["considered"] & ~context["seen"]
         blank_MQ = novel_MQ & ngram["in_considered"] & ~ngram["in_seen"]
-        listed_blank_M = contexts_above(blank_MC) - ngrams_above(blank_MQ & ngram["in_labelled"])
-        everywhere_blank_M = above_M - contexts_above(context["seen"]) - ngrams_above(blank_MQ)
-        unseen_M = self.contexts.total_M - context["seen"].sum(1)
-        held_out_MQ = ngram["held_out"]
+        listed_blank_M = above.contexts(blank_MC) - above.ngrams(blank_MQ & ngram["in_labelled"])
+        everywhere_blank_M = part.above_M - above.contexts(context["seen"]) - above.ngrams(blank_MQ)
+        unseen_M = part.total_M - context["seen"].sum(1)
         return {
-            "generalization/count": ngrams_above(novel_MQ),
+            "artifacts/count": part.above_M - above.ngrams(ngram["train"]),
+            "generalization/count": above.ngrams(novel_MQ),
             "hallucination/count": torch.where(self._closed_M, everywhere_M, listed_M),
             "hallucinations_blank": torch.where(self._closed_M, everywhere_blank_M, listed_blank_M),
             "contexts_blank": torch.where(self._closed_M, unseen_M, blank_MC.sum(1)),
             "contexts_unseen": unseen_M,
-            "held_out": held_out_MQ.sum(1),
-            "held_out_above": ngrams_above(held_out_MQ),
-            "held_out_loss": -_sum_in_order(torch.where(held_out_MQ, reading.log_p_MQ, 0.0)),
-            "held_out_top": (reading.is_top_MQ & held_out_MQ).sum(1),
+            "abstained": part.abstained_M - (above.abstains_MC & context["seen"]).sum(1),
+            "held_out": ngram["held_out"].sum(1),
+            "held_out_above": above.ngrams(ngram["held_out"]),
         }
 
     @cached_property
@@ -318,11 +362,25 @@ class Counter:
 
     # ---------------------------------------------------------------------------------------------------- on the host
 
-    def _row(self, member: int, v: dict[str, float]) -> Row:
-        """Return the metrics of one member; an empty denominator is None."""
+    def _row(self, member: int, v: dict[str, float], *, abstains: bool) -> Row:
+        """Return the metrics of one member; an empty denominator is None. `abstains`: whether the model can."""
 
         def ratio(part: float, whole: float) -> float | None:
             return part / whole if whole else None
+
+        def labelled(prefix: str) -> Row:
+            def of(name: str) -> float:
+                return v[f"{prefix}{name}"]
+
+            right, wrong = of("generalization/count"), of("hallucination/count")
+            named: Row = {
+                "generalization/count": int(right),
+                "generalization/recall": ratio(of("held_out_above"), of("held_out")),
+                "hallucination/count": int(wrong),
+                "hallucination/share": ratio(wrong, right + wrong),
+                "hallucination/per_context": ratio(of("hallucinations_blank"), of("contexts_blank")),
+            }
+            return {f"{prefix}{name}": value for name, value in named.items()}
 
         row: Row = {k: v[k] for k in ("train/loss", "train/excess_loss", "train/accuracy")}
         counted = ("count", "ceiling", "seen", "unseen", "diagonal")
@@ -332,21 +390,25 @@ class Counter:
         row["artifacts/unseen_confident_rate"] = ratio(v["confident_unseen"], v["contexts_unseen"])
         if self.order == 2:
             row["artifacts/diagonal"] = None
+        row["judge/artifacts/count"] = int(v["judge/artifacts/count"])
+        if abstains:
+            for prefix in ("", "judge/"):
+                row[f"{prefix}abstention/rate"] = ratio(v[f"{prefix}abstained"], v[f"{prefix}contexts_unseen"])
         if not self._has_truth[member]:
             return row
-        right, wrong = v["generalization/count"], v["hallucination/count"]
-        return row | {
-            "test/loss": ratio(v["held_out_loss"], v["held_out"]),
-            "test/accuracy": ratio(v["held_out_top"], v["held_out"]),
-            "artifacts/labelled_share": ratio(right + wrong, v["artifacts/count"]),
-            "generalization/count": int(right),
-            "generalization/recall": ratio(v["held_out_above"], v["held_out"]),
-            "generalization/attainable_recall": self._attainable[member],
-            "hallucination/count": int(wrong),
-            "hallucination/per_ngram": ratio(wrong, v["train_ngrams"]),
-            "hallucination/share": ratio(wrong, right + wrong),
-            "hallucination/per_context": ratio(v["hallucinations_blank"], v["contexts_blank"]),
-        }
+        right_or_wrong = v["generalization/count"] + v["hallucination/count"]
+        return (
+            row
+            | labelled("")
+            | labelled("judge/")
+            | {
+                "test/loss": ratio(v["held_out_loss"], v["held_out"]),
+                "test/accuracy": ratio(v["held_out_top"], v["held_out"]),
+                "artifacts/labelled_share": ratio(right_or_wrong, v["artifacts/count"]),
+                "generalization/attainable_recall": self._attainable[member],
+                "hallucination/per_ngram": ratio(v["hallucination/count"], v["train_ngrams"]),
+            }
+        )
 
     def _attainable_recall(self, corpus: Corpus) -> float | None:
         """Return the recall that the threshold leaves room for: sum over contexts of min(K, held-out n-grams in it)."""

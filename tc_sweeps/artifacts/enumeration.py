@@ -1,6 +1,7 @@
 """Which artifacts a model holds: the most confident ones by name, and fibers of its completion beside the data's.
 
-Letters: `C` context, `K` candidate, `n` order, `V` vocabulary.
+Letters: `C` context, `K` candidate, `n` order, `V` vocabulary, `U` the vocabulary and the unsupported token,
+where a model has one.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def most_confident(
     kept = torch.empty(0, order, dtype=torch.int64)
     confidence = torch.empty(0)
     for block in numbered.blocks(numbered.rows_at_once(doubles, memory_mib << 20)):
-        logits_1CV, error_1C = screened_logits(block.hidden(doubles), operand, bar)
-        log_p_CV = torch.log_softmax(logits_1CV, dim=-1)[0]
+        logits_1CU, error_1C = screened_logits(block.hidden(doubles), operand, bar)
+        log_p_CV = torch.log_softmax(logits_1CU, dim=-1)[0, :, : doubles.vocab_size]
         # Whatever may be above the threshold, rows that float32 cannot hold among it; float64 decides below.
         row_K, token_K = torch.nonzero(~(log_p_CV <= -bar - error_1C[0, :, None]), as_tuple=True)
         context_Kn = numbered.decode(block.number_C[None, row_K])[0]
@@ -90,7 +91,8 @@ def fiber_table(
         )[0]
     else:
         chosen = _sample_of_contexts(corpus, order, contexts).to(device)
-    p_CV = torch.softmax(doubles.last_hidden(chosen[None]) @ doubles.unembedding_matrix(), dim=-1)[0].cpu()
+    p_CU = torch.softmax(doubles.last_hidden(chosen[None]) @ doubles.unembedding_matrix(), dim=-1)[0].cpu()
+    p_CV = p_CU[:, :V]
     count_CV = data.fibers(chosen.cpu())
     width = V if everything else min(tokens, V)
     # Data first (a count beats any probability), then by probability; within all entries the order of the tokens.
@@ -131,8 +133,8 @@ def _probabilities(model: CountedModel, ngrams_Kn: Tensor) -> Tensor:
     parts = []
     for begin, end in chunks(len(ngrams_Kn), 4096):
         ngrams = ngrams_Kn[begin:end].to(device)
-        logits_1KV = model.last_hidden(ngrams[None, :, :-1]) @ model.unembedding_matrix()
-        parts.append(torch.softmax(logits_1KV, dim=-1)[0].gather(1, ngrams[:, -1:])[:, 0].cpu())
+        logits_1KU = model.last_hidden(ngrams[None, :, :-1]) @ model.unembedding_matrix()
+        parts.append(torch.softmax(logits_1KU, dim=-1)[0].gather(1, ngrams[:, -1:])[:, 0].cpu())
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
 

@@ -3,7 +3,8 @@
 Everything that needs to know which n-gram it looks at is read here, exactly; the stream over all contexts
 (`tc_sweeps.artifacts.stream`) then needs no membership test at all.
 
-Letters: `M` member, `C` listed context, `Q` listed n-gram, `n` order, `V` vocabulary.
+Letters: `M` member, `C` listed context, `Q` listed n-gram, `n` order, `V` vocabulary, `U` the vocabulary and the
+unsupported token, where a model has one.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Reading:
     log_p_MQ: Tensor
     is_top_MQ: Tensor  # whether it is the most probable token
     above_MC: Tensor  # tokens of each listed context with a probability above the threshold
+    abstains_MC: Tensor  # whether that of the unsupported token is above it
 
 
 class Listing:
@@ -65,24 +67,25 @@ class Listing:
         """
         p_MQ = torch.zeros(self.token_MQ.shape, dtype=torch.float64, device=self.token_MQ.device)
         log_p_MQ, is_top_MQ = torch.zeros_like(p_MQ), torch.zeros_like(p_MQ, dtype=torch.bool)
-        above = []
+        above, abstains = [], []
         for first, beyond in chunks(self.context_MCn.shape[1] // _TILE, max(1, rows_at_once // 3 // _TILE)):
             begin, end = first * _TILE, beyond * _TILE
-            logits_MCV = model.last_hidden(self.context_MCn[:, begin:end]) @ model.unembedding_matrix()
-            probability_MCV = torch.softmax(logits_MCV, dim=-1)
-            above.append((probability_MCV > threshold).sum(-1))
-            top_MC1 = logits_MCV.argmax(-1, keepdim=True)
+            logits_MCU = model.last_hidden(self.context_MCn[:, begin:end]) @ model.unembedding_matrix()
+            probability_MCU = torch.softmax(logits_MCU, dim=-1)
+            above.append((probability_MCU[..., : model.vocab_size] > threshold).sum(-1))
+            abstains.append((probability_MCU[..., model.vocab_size :] > threshold).any(-1))
+            top_MC1 = logits_MCU.argmax(-1, keepdim=True)
             # log sum exp l, from the greatest probability, which never underflows.
-            log_sum_MC = (logits_MCV.gather(2, top_MC1) - probability_MCV.gather(2, top_MC1).log())[..., 0]
+            log_sum_MC = (logits_MCU.gather(2, top_MC1) - probability_MCU.gather(2, top_MC1).log())[..., 0]
             inside_MQ = (self.place_MQ >= begin) & (self.place_MQ < end)
             place_MQ = torch.where(inside_MQ, self.place_MQ - begin, 0)
-            flat_MQ = place_MQ * model.vocab_size + self.token_MQ
+            flat_MQ = place_MQ * logits_MCU.shape[-1] + self.token_MQ
             # Every n-gram is inside exactly one chunk, so that adding up over the chunks collects the values.
-            p_MQ += torch.where(inside_MQ, probability_MCV.flatten(1).gather(1, flat_MQ), 0.0)
-            said_MQ = logits_MCV.flatten(1).gather(1, flat_MQ) - log_sum_MC.gather(1, place_MQ)
+            p_MQ += torch.where(inside_MQ, probability_MCU.flatten(1).gather(1, flat_MQ), 0.0)
+            said_MQ = logits_MCU.flatten(1).gather(1, flat_MQ) - log_sum_MC.gather(1, place_MQ)
             log_p_MQ += torch.where(inside_MQ, said_MQ, 0.0)
             is_top_MQ |= inside_MQ & (top_MC1[..., 0].gather(1, place_MQ) == self.token_MQ)
-        return Reading(p_MQ, log_p_MQ, is_top_MQ, torch.cat(above, dim=1))
+        return Reading(p_MQ, log_p_MQ, is_top_MQ, torch.cat(above, dim=1), torch.cat(abstains, dim=1))
 
 
 def label_listing(
@@ -94,9 +97,9 @@ def label_listing(
 ) -> Listing:
     """Return the listing that labels artifacts of an order, and knows what its n-grams weigh in the loss.
 
-    Context flags: `considered`, `seen`, `diagonal`, `labelled` (unless all are). N-gram flags: `train`, `true`,
-    `held_out`, and those of their contexts as `in_considered`, `in_seen`, `in_diagonal`, `in_labelled`; and `weight`,
-    as in `loss_listing`.
+    Context flags: `considered`, `seen`, `diagonal`, `labelled` (unless all are), `judged`. N-gram flags: `train`,
+    `true`, `held_out`, and those of their contexts as `in_considered`, `in_seen` and so on; and `weight`, as in
+    `loss_listing`.
     """
     contexts, ngrams, context_flags, ngram_flags = [], [], [], []
     for corpus, place, tensor in zip(corpora, places, trained, strict=True):
@@ -117,6 +120,7 @@ def label_listing(
             "seen": find_rows(listed, data.contexts_Cn) >= 0,
             "diagonal": find_rows(listed, diagonal) >= 0,
             "labelled": find_rows(listed, labelled) >= 0,
+            "judged": corpus.judged(listed),
         }
         of_context["labelled"] &= of_context["considered"]  # an artifact is counted in considered contexts only
         in_place = find_rows(known[:, :-1], listed)

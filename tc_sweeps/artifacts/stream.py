@@ -5,7 +5,8 @@ never in memory. Entries are compared in float32, with a bound on the error of e
 decided in float64, so that the totals equal a float64 brute force.
 
 Letters: `M` member, `P` head of a context (all its tokens but the last), `S` token at a place, `C` context of a block,
-`B` place in the buffer of doubtful rows, `T` threshold, `n` order, `D` width, `V` vocabulary.
+`B` place in the buffer of doubtful rows, `T` threshold, `n` order, `D` width, `V` vocabulary, `U` the vocabulary and
+the unsupported token, where a model has one: it takes part in sums, and nothing of it is an artifact.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from tc_sweeps.corpus.randomness import judged
 
 __all__ = [
     "Block",
@@ -57,7 +60,7 @@ class CountedModel(Protocol):
         ...
 
     def unembedding_matrix(self) -> Tensor:
-        """Return the matrix from hidden states to logits, [M, D, V]."""
+        """Return the matrix from hidden states to logits, [M, D, U]: the vocabulary, then any unsupported token."""
         ...
 
 
@@ -80,6 +83,10 @@ class Block:
     def hidden(self, model: CountedModel) -> Tensor:
         """Return the hidden states at the contexts of the block, [M, C, D]."""
         return model.product_hidden(self.head_MPm, self.last_MS).flatten(1, 2)
+
+    def judged(self, seed_M: Tensor) -> Tensor:
+        """Return whether the contexts of the block belong to the judge's half, [M, C]."""
+        return judged(seed_M[:, None, None], self.head_MPm[:, :, None], self.last_MS[:, None]).flatten(1)
 
 
 class Contexts:
@@ -141,11 +148,11 @@ class Contexts:
 
     def rows_at_once(self, model: CountedModel, memory_bytes: int) -> int:
         """Return how many contexts a block may have: within the memory, and within what the device likes."""
-        M, D, V = model.unembedding_matrix().shape
+        M, D, U = model.unembedding_matrix().shape
         # Per row: logits and probabilities in float32; about ten float64 vectors of the width per token.
-        row_bytes = M * (V * (4 + 4 + 1) + D * 8 * 10 * (self.places + 1))
+        row_bytes = M * (U * (4 + 4 + 1) + D * 8 * 10 * (self.places + 1))
         each, least, most = _ENTRIES.get(self.total_M.device.type, _ENTRIES["cuda"])
-        liked = min(max(least, M * each), most) // (M * V)
+        liked = min(max(least, M * each), most) // (M * U)
         return max(1, min(liked, memory_bytes // row_bytes))
 
 
@@ -154,7 +161,11 @@ class Totals:
     """Counts over all considered contexts, training n-grams among them; int64 on the device."""
 
     above_MT: Tensor  # n-grams with a probability above each threshold
-    confident_M: Tensor  # contexts with a token above the model's threshold of interest
+    confident_M: Tensor  # contexts with a token above the threshold of interest
+    abstained_M: Tensor  # contexts with the unsupported token above it
+    judged_M: Tensor  # contexts of the judge's half
+    judged_above_M: Tensor  # n-grams above the threshold of interest in these
+    judged_abstained_M: Tensor  # of these the ones with the unsupported token above it
     doubtful_M: Tensor  # rows that were decided in float64
 
 
@@ -168,6 +179,7 @@ def stream(
     rows_at_once: int,
     buffer: int,
     decided_M: Tensor,
+    judge_seed_M: Tensor,
 ) -> Totals:
     """Return how many n-grams over the considered contexts have a probability strictly above each threshold.
 
@@ -176,11 +188,13 @@ def stream(
     `threshold` is always exact. Of members that are not in `decided_M`, [M], rows in doubt are left out. Thresholds of
     at least 1/2 only need the greatest probability of a row, lower ones every entry.
 
+    `judge_seed_M`: which contexts are the judge's, as in `judged`.
+
     The totals are right only where `doubtful_M` is at most `buffer`; no synchronisation.
     """
     M, device = model.num_members, contexts.total_M.device
-    matrix_MDV = model.unembedding_matrix()
-    operand = Operand.of(matrix_MDV)
+    matrix_MDU = model.unembedding_matrix()
+    operand = Operand.of(matrix_MDU)
 
     low = [t for t in thresholds if t < 0.5]
     sharp = {t for t in thresholds if t in exact or t == threshold}
@@ -189,59 +203,96 @@ def stream(
 
     rows_MT = torch.zeros(M, len(thresholds), dtype=torch.int64, device=device)  # contexts with a token above
     low_MT = torch.zeros(M, len(low), dtype=torch.int64, device=device)
-    doubtful_M = torch.zeros(M, dtype=torch.int64, device=device)
+    abstained_M, judged_M, judged_above_M, judged_abstained_M, doubtful_M = torch.zeros(
+        5, M, dtype=torch.int64, device=device
+    )
     aside_MB = torch.zeros(M, buffer + 1, dtype=torch.int64, device=device)  # the last place is for what is not kept
 
     for block in contexts.blocks(rows_at_once):
-        top_MC, entries_MCT, sure_MC = _screened(block, model, operand, low, sharp, deepest)
+        top_MC, entries_MCT, unsupported_MC, sure_MC = _screened(block, model, operand, low, sharp, threshold, deepest)
         doubt_MC = block.valid_MC & ~sure_MC & decided_M[:, None]
         counted_MC = block.valid_MC & sure_MC
         rows_MT += count_above(torch.where(counted_MC, top_MC, 0.0), threshold_T)
         low_MT += torch.where(counted_MC[..., None], entries_MCT, 0).sum(1)
+        above_MC = top_MC > threshold if threshold >= 0.5 else entries_MCT[..., low.index(threshold)]
+        is_judged_MC = block.judged(judge_seed_M)
+        judged_M += (block.valid_MC & is_judged_MC).sum(1)
+        judged_above_M += (above_MC * (counted_MC & is_judged_MC)).sum(1)
+        if unsupported_MC is not None:
+            abstains_MC = counted_MC & (unsupported_MC > threshold)
+            abstained_M += abstains_MC.sum(1)
+            judged_abstained_M += (abstains_MC & is_judged_MC).sum(1)
         rank_MC = doubtful_M[:, None] + doubt_MC.cumsum(1) - 1
         slot_MC = torch.where(doubt_MC & (rank_MC < buffer), rank_MC, buffer)
         aside_MB.scatter_(1, slot_MC, block.number_C.expand(M, -1))
         doubtful_M += doubt_MC.sum(1)
 
     for begin, end in chunks(buffer, max(1, rows_at_once // 4)):
-        hidden_MBD = model.last_hidden(contexts.decode(aside_MB[:, begin:end]))
-        probability_MBV = torch.softmax(hidden_MBD @ matrix_MDV, dim=-1)
+        context_MBn = contexts.decode(aside_MB[:, begin:end])
+        probability_MBU = torch.softmax(model.last_hidden(context_MBn) @ matrix_MDU, dim=-1)
+        probability_MBV = probability_MBU[..., : model.vocab_size]
         kept_MB = torch.arange(begin, end, device=device) < doubtful_M[:, None]
+        is_judged_MB = kept_MB & judged(judge_seed_M[:, None], context_MBn[..., :-1], context_MBn[..., -1])
         rows_MT += count_above(torch.where(kept_MB, probability_MBV.amax(-1), 0.0), threshold_T)
         for place, t in enumerate(low):
             low_MT[:, place] += ((probability_MBV > t).sum(-1) * kept_MB).sum(1)
+        judged_above_M += ((probability_MBV > threshold).sum(-1) * is_judged_MB).sum(1)
+        abstains_MB = (probability_MBU[..., model.vocab_size :] > threshold).any(-1)
+        abstained_M += (abstains_MB & kept_MB).sum(1)
+        judged_abstained_M += (abstains_MB & is_judged_MB).sum(1)
     above_MT = torch.cat([low_MT, rows_MT[:, len(low) :]], dim=1)
-    return Totals(above_MT, rows_MT[:, thresholds.index(threshold)], doubtful_M)
+    return Totals(
+        above_MT=above_MT,
+        confident_M=rows_MT[:, thresholds.index(threshold)],
+        abstained_M=abstained_M,
+        judged_M=judged_M,
+        judged_above_M=judged_above_M,
+        judged_abstained_M=judged_abstained_M,
+        doubtful_M=doubtful_M,
+    )
 
 
 def _screened(
-    block: Block, model: CountedModel, operand: Operand, low: list[float], sharp: set[float], deepest: float
-) -> tuple[Tensor, Tensor, Tensor]:
+    block: Block,
+    model: CountedModel,
+    operand: Operand,
+    low: list[float],
+    sharp: set[float],
+    threshold: float,
+    deepest: float,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Return what float32 says about the contexts of a block.
 
     That is the greatest probability of each, [M, C]; how many of its tokens are above each of the `low` thresholds,
-    [M, C, T]; and whether this is beyond doubt at all `sharp` thresholds, [M, C]. (A function of its own: the large
-    tensors of one block are gone before the next one begins, and its memory is taken again.)
+    [M, C, T]; the probability of the unsupported token, [M, C], where there is one; and whether this is beyond doubt at
+    all `sharp` thresholds, for the unsupported token at the `threshold` of interest, [M, C]. (A function of its own:
+    the large tensors of one block are gone before the next one begins, and its memory is taken again.)
     """
-    logits_MCV, error_MC = screened_logits(block.hidden(model), operand, deepest)
+    logits_MCU, error_MC = screened_logits(block.hidden(model), operand, deepest)
     # In place, since memory costs time: e^(l - max), 1 for the top token, whose probability is 1 / sum.
-    share_MCV = logits_MCV.sub_(logits_MCV.amax(-1, keepdim=True)).exp_()
-    sum_MC = share_MCV.sum(-1)
-    top_MC = 1 / sum_MC
+    share_MCU = logits_MCU.sub_(logits_MCU.amax(-1, keepdim=True)).exp_()
+    sum_MC = share_MCU.sum(-1)
+    share_MCV = share_MCU[..., : model.vocab_size]
+    has_unsupported = share_MCU.shape[-1] > model.vocab_size
+    top_MC = (share_MCV.amax(-1) if has_unsupported else 1) / sum_MC
     log_top_MC = top_MC.log()
     scratch_MCV = torch.empty_like(share_MCV) if low else share_MCV
     entries_MCT = torch.zeros(*sum_MC.shape, len(low), dtype=torch.int64, device=sum_MC.device)
-    sure_MC = top_MC > 0  # what float32 cannot hold is NaN, which is above nothing and so never sure
+    sure_MC = top_MC >= 0  # what float32 cannot hold is NaN, which is like nothing and so never sure
     for t in sharp:
         if t >= 0.5:
             sure_MC &= (log_top_MC - math.log(t)).abs() > error_MC
+    unsupported_MC = None
+    if has_unsupported:
+        unsupported_MC = share_MCU[..., -1] / sum_MC
+        sure_MC &= (unsupported_MC.log() - math.log(threshold)).abs() > error_MC
     for place, t in enumerate(low):
         bar_MC = t * sum_MC
         entries_MCT[..., place] = _entries_above(share_MCV, bar_MC, scratch_MCV)
         if t in sharp:
             surely_MC = _entries_above(share_MCV, bar_MC * error_MC.exp(), scratch_MCV)
             sure_MC &= surely_MC == _entries_above(share_MCV, bar_MC * (-error_MC).exp(), scratch_MCV)
-    return top_MC, entries_MCT, sure_MC
+    return top_MC, entries_MCT, unsupported_MC, sure_MC
 
 
 def count_above(value_MC: Tensor, threshold_T: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Corpora: the worlds, what is seen, held out and true in them, and the data tensor."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tc_sweeps.config import World
@@ -23,4 +24,5 @@ _BUILDERS: dict[str, Callable[[Any], Corpus]] = {
 
 def build_corpus(data: World) -> Corpus:
     """Return the corpus of a resolved world config; raises `ConfigError` for input that cannot be used."""
-    return _BUILDERS[data.name](data)
+    assert data.seed is not None
+    return replace(_BUILDERS[data.name](data), judge_seed=data.seed)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tc_sweeps.corpus.randomness import judged
 from tc_sweeps.corpus.tensor import DataTensor, distinct_rows, find_rows
 
 __all__ = ["Corpus", "truncated"]
@@ -30,6 +31,7 @@ class Corpus:
     labelled: Literal["truth", "all"] | Tensor = "truth"  # or [C, n-1]
     contexts: Literal["all", "typed"] = "all"  # the contexts considered, unless a config says otherwise
     tokens: Sequence[str] | None = None  # the tokens' names, [V]
+    judge_seed: int = 0  # which half of the contexts is the judge's
     remarks: Sequence[str] = ()  # what a user should be told about the data, in whole sentences
 
     @property
@@ -61,6 +63,10 @@ class Corpus:
         if self.labelled == "all":
             return "all"
         return distinct_rows(truncated(self.truth, order)[:, :-1])[0]
+
+    def judged(self, contexts_Cm: Tensor) -> Tensor:
+        """Return whether contexts belong to the judge's half, on which no method may teach, [C]."""
+        return judged(self.judge_seed, contexts_Cm[:, :-1], contexts_Cm[:, -1])
 
     def places(self, order: int, contexts: Literal["all", "typed"]) -> list[Tensor]:
         """Return, for each place of a context, the tokens considered there; contexts are their Cartesian product.

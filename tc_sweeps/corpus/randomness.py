@@ -45,6 +45,18 @@ def random_integers(seed: Tensor | int, stream: str, step: Tensor | int, slots: 
     return random_bits(seed, stream, step, slots) % high
 
 
+def judged(seed: Tensor | int, head: Tensor, last: Tensor) -> Tensor:
+    """Return whether contexts belong to the judge's half: every context with probability 1/2, by the seed alone.
+
+    What is done against hallucinations may be taught on the other half only, so that this one tells what it does
+    elsewhere. A context is given as its tokens but the last, [..., m - 1], and its last, [...]; both broadcast.
+    """
+    bits = seed
+    for token in head.unbind(-1):
+        bits = random_bits(bits, "judge", 0, token)
+    return random_bits(bits, "judge", 0, last) % 2 == 1
+
+
 def random_order(seed: int, stream: str, count: int) -> Tensor:
     """Return the indices `0..count-1` in a random order, [count]."""
     return torch.argsort(random_bits(seed, stream, 0, torch.arange(count)), stable=True)

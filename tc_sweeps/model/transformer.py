@@ -2,7 +2,8 @@
 
 Letters: `M` member of the stack, `P` prefix, `R` wanted row, `S` state (a token in the first layer, a prefix later),
 `A` ancestor, `C` context, `B` token after a context, `D` width, `H` head, `K` query-key width of a head, `O`
-value-output width of a head, `X` all heads (of all places), `F` MLP width, `L` place in a sentence, `V` vocabulary.
+value-output width of a head, `X` all heads (of all places), `F` MLP width, `L` place in a sentence, `V` vocabulary, `U`
+the vocabulary and the unsupported token, where there is one.
 """
 
 from __future__ import annotations
@@ -37,8 +38,21 @@ class ToyTransformer(nn.Module):
     Each member's weights are drawn on the CPU from its own seed, so they do not depend on the stack or the device.
     """
 
-    def __init__(self, config: ModelConfig, *, vocab_size: int, max_length: int, seeds: Sequence[int]) -> None:
-        """Draw the weights; `max_length` is the longest context, the tokens of a sentence less one."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        vocab_size: int,
+        max_length: int,
+        seeds: Sequence[int],
+        unsupported: bool = False,
+    ) -> None:
+        """Draw the weights.
+
+        `max_length`: the longest context, the tokens of a sentence less one. `unsupported`: whether there is one more
+        token to be answered (section 3.4), which is none of the vocabulary and never part of a context; the other
+        weights are the same with and without it.
+        """
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
@@ -62,6 +76,8 @@ class ToyTransformer(nn.Module):
             names["norm_final"] = (2, D)
         if not config.tied:
             names["unembedding"] = (D, V)
+        if unsupported:
+            names["unsupported"] = (D, 1)
         for name, shape in names.items():
             self.register_parameter(name, nn.Parameter(_initial(name, shape, config, seeds)))
 
@@ -72,7 +88,7 @@ class ToyTransformer(nn.Module):
 
     def num_parameters(self, *, embedding: bool) -> int:
         """Return the parameters of one member; `embedding=False` leaves out embedding, positions and unembedding."""
-        outside = () if embedding else ("embedding", "position", "unembedding")
+        outside = () if embedding else ("embedding", "position", "unembedding", "unsupported")
         return sum(p[0].numel() for name, p in self.named_parameters() if name not in outside)
 
     def member(self, index: int) -> ToyTransformer:
@@ -84,13 +100,15 @@ class ToyTransformer(nn.Module):
         return alone
 
     def unembedding_matrix(self) -> Tensor:
-        """Return the matrix from hidden states to logits, [M, D, V]."""
-        return (
-            self.get_parameter("embedding").transpose(1, 2) if self.config.tied else self.get_parameter("unembedding")
-        )
+        """Return the matrix from hidden states to logits, [M, D, U]; the unsupported token is the last column."""
+        tied = self.config.tied
+        matrix_MDV = self.get_parameter("embedding").transpose(1, 2) if tied else self.get_parameter("unembedding")
+        if "unsupported" not in self._parameters:
+            return matrix_MDV
+        return torch.cat([matrix_MDV, self.get_parameter("unsupported")], dim=2)
 
     def logits(self, prefixes: Prefixes | Sequence[Route]) -> Tensor:
-        """Return the logits of the next token at the wanted rows, [M, R, V]; prefixes may be given as `routes`."""
+        """Return the logits of the next token at the wanted rows, [M, R, U]; prefixes may be given as `routes`."""
         return self.hidden(prefixes) @ self.unembedding_matrix()
 
     def last_hidden(self, contexts_MCm: Tensor) -> Tensor:
@@ -161,6 +179,8 @@ class ToyTransformer(nn.Module):
     def probabilities(self, contexts: Tensor) -> Tensor:
         """Return P(t | context) for every token, in the precision of the weights.
 
+        Where there is an unsupported token, its probability is what a row lacks to 1.
+
         contexts: [M, C, m] with m = 1..n-1, returns [M, C, V]; for a stack of one also [C, m], returns [C, V].
         Raises ValueError for [C, m] with several members, for contexts longer than the model was made for, and for
         tokens outside the vocabulary.
@@ -173,7 +193,8 @@ class ToyTransformer(nn.Module):
             raise ValueError(f"Contexts have {contexts.shape[2]} tokens where the model takes 1 to {self.max_length}.")
         if contexts.numel() and not 0 <= contexts.min() <= contexts.max() < self.vocab_size:
             raise ValueError(f"Contexts have tokens outside the vocabulary, 0 to {self.vocab_size - 1}.")
-        return torch.softmax(self.last_hidden(contexts) @ self.unembedding_matrix(), dim=-1)
+        p_MCU = torch.softmax(self.last_hidden(contexts) @ self.unembedding_matrix(), dim=-1)
+        return p_MCU[..., : self.vocab_size]
 
     def hidden(self, prefixes: Prefixes | Sequence[Route]) -> Tensor:
         """Return the hidden states from which the next token is read, at the wanted rows, [M, R, D]."""

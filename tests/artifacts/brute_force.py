@@ -49,6 +49,7 @@ def brute_force(
     held_out = rows_of(corpus.held_out, order) - train
     listed = {ngram[:-1] for ngram in train | truth | held_out}
     p = probabilities(model, member, sorted(set(places) | listed))
+    has_unsupported = "unsupported" in dict(model.named_parameters())
     above = {(*c, t) for c in places for t, value in enumerate(p[c]) if value > threshold}
     artifacts = above - train
     seen_contexts = {ngram[:-1] for ngram in train}
@@ -61,7 +62,7 @@ def brute_force(
 
     def is_top(g: Ngram) -> bool:
         row = p[g[:-1]]
-        return row.index(max(row)) == g[-1]
+        return row.index(max(row)) == g[-1] and not (has_unsupported and abstains(model, member, g[:-1]) > max(row))
 
     numbers: dict[str, float | int | None] = {
         "train/accuracy": ratio(sum(map(is_top, train)), len(train)),
@@ -77,6 +78,13 @@ def brute_force(
         ),
         "train/loss": direct_loss(model, member, corpus, positions),
     }
+    judged = {c for c in places if corpus.judged(torch.tensor([c])).item()}
+    numbers["judge/artifacts/count"] = sum(a[:-1] in judged for a in artifacts)
+    if has_unsupported:
+        abstained = [c for c in unseen_contexts if abstains(model, member, c) > threshold]
+        judged_unseen = [c for c in unseen_contexts if c in judged]
+        numbers["abstention/rate"] = ratio(len(abstained), len(unseen_contexts))
+        numbers["judge/abstention/rate"] = ratio(sum(c in judged for c in abstained), len(judged_unseen))
     if corpus.truth is None:
         return numbers
     if isinstance(corpus.labelled, torch.Tensor):
@@ -89,6 +97,18 @@ def brute_force(
     per_context: dict[Ngram, int] = {}
     for g in held_out:
         per_context[g[:-1]] = per_context.get(g[:-1], 0) + 1
+    judged_right, judged_wrong = ({a for a in part if a[:-1] in judged} for part in (right, wrong))
+    judged_held_out = {g for g in held_out if corpus.judged(torch.tensor([g[:-1]])).item()}
+    judged_blank = [c for c in blank if c in judged]
+    numbers |= {
+        "judge/generalization/count": len(judged_right),
+        "judge/generalization/recall": ratio(len(judged_held_out & artifacts), len(judged_held_out)),
+        "judge/hallucination/count": len(judged_wrong),
+        "judge/hallucination/share": ratio(len(judged_wrong), len(judged_right) + len(judged_wrong)),
+        "judge/hallucination/per_context": ratio(
+            sum(a[:-1] not in seen_contexts for a in judged_wrong), len(judged_blank)
+        ),
+    }
     return numbers | {
         "test/loss": ratio(-sum(math.log(p[g[:-1]][g[-1]]) for g in held_out), len(held_out)),
         "test/accuracy": ratio(sum(map(is_top, held_out)), len(held_out)),
@@ -101,6 +121,13 @@ def brute_force(
         "hallucination/share": ratio(len(wrong), len(right) + len(wrong)),
         "hallucination/per_context": ratio(sum(a[:-1] not in seen_contexts for a in wrong), len(blank)),
     }
+
+
+def abstains(model: ToyTransformer, member: int, context: Ngram) -> float:
+    """Return the probability of the unsupported token."""
+    doubles = model.member(member).double()
+    logits = doubles.last_hidden(torch.tensor([[context]])) @ doubles.unembedding_matrix()
+    return torch.softmax(logits, dim=-1)[0, 0, -1].item()
 
 
 def direct_loss(model: ToyTransformer, member: int, corpus: Corpus, positions: str) -> float:

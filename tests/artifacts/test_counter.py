@@ -43,14 +43,19 @@ def assert_rows_equal(row: dict[str, object], expected: dict[str, object]) -> No
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 @pytest.mark.parametrize("contexts", ["all", "typed"])
 @pytest.mark.parametrize("labelled", ["truth", "all", "list"])
-def test_every_metric_equals_brute_force(shape: str, threshold: float, contexts: str, labelled: str) -> None:
+@pytest.mark.parametrize("unsupported", [False, True])
+def test_every_metric_equals_brute_force(
+    shape: str, threshold: float, contexts: str, labelled: str, unsupported: bool
+) -> None:
     corpora = [labelled_world(labelled, seed=seed) for seed in (0, 1, 2)]
-    model = sharp_model(corpora, shape, seed=5)
+    model = sharp_model(corpora, shape, seed=5, unsupported=unsupported)
     counted = counter(corpora, threshold=threshold, contexts=contexts).evaluate(model)
     for member, corpus in enumerate(corpora):
         expected = brute_force(model, member, corpus, threshold=threshold, order=3, contexts=contexts)
         assert expected["artifacts/count"] > 0
         assert expected["hallucination/count"] > 0
+        assert 0 < expected["judge/artifacts/count"] < expected["artifacts/count"]
+        assert ("abstention/rate" in counted.rows[member]) == unsupported
         assert_rows_equal(counted.rows[member], expected)
         assert set(counted.rows[member]) <= set(METRICS)
 
@@ -97,10 +102,13 @@ def test_loss_of_sentences_of_different_lengths(positions: str) -> None:
     threshold=st.sampled_from([*THRESHOLDS, 0.25, 0.99]),
     order=st.integers(2, 4),
     shape=st.sampled_from(list(MODELS)),
+    unsupported=st.booleans(),
 )
-def test_counts_of_random_sharp_models(seed: int, sharpness: float, threshold: float, order: int, shape: str) -> None:
+def test_counts_of_random_sharp_models(
+    seed: int, sharpness: float, threshold: float, order: int, shape: str, unsupported: bool
+) -> None:
     corpus = random_world(6, 20, order, seed=seed, sampler="uniform" if order == 2 else "functional")
-    model = sharp_model([corpus], shape, seed=seed, sharpness=sharpness)
+    model = sharp_model([corpus], shape, seed=seed, sharpness=sharpness, unsupported=unsupported)
     counts = count_artifacts(model, corpus, threshold=threshold, full_survival=True)
     expected = brute_force(model, 0, corpus, threshold=threshold, order=order, contexts="all")
     assert counts.count.item() == expected["artifacts/count"]
@@ -130,12 +138,15 @@ def test_the_same_counts_whatever_the_chunks() -> None:
             rows_at_once=rows,
             buffer=100,
             decided_M=torch.ones(2, dtype=torch.bool),
+            judge_seed_M=torch.tensor([1, 2]),
         )
         for rows in (1, 7, 81)
     ]
     for other in totals[1:]:
         assert torch.equal(other.above_MT, totals[0].above_MT)
         assert torch.equal(other.confident_M, totals[0].confident_M)
+        assert torch.equal(other.judged_M, totals[0].judged_M)
+        assert torch.equal(other.judged_above_M, totals[0].judged_above_M)
 
 
 def test_a_row_exactly_at_the_threshold_is_no_artifact_and_more_doubts_than_room_are_decided() -> None:
@@ -278,6 +289,7 @@ def test_few_rows_of_a_trained_model_are_in_doubt() -> None:
         rows_at_once=4096,
         buffer=10,
         decided_M=torch.ones(1, dtype=torch.bool),
+        judge_seed_M=torch.zeros(1, dtype=torch.int64),
     )
     assert totals.doubtful_M.item() < 10  # of 10,000
 
@@ -297,10 +309,27 @@ class _Synchronisations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def test_a_model_that_always_abstains_has_no_artifact() -> None:
+    """Also where its other probabilities are too small for float32: none of these rows is in doubt."""
+    corpus = random_world(40, 30, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0, unsupported=True)
+    with torch.no_grad():
+        embedding_MVD = model.get_parameter("embedding")
+        embedding_MVD.copy_(embedding_MVD[:, :1].clone().expand_as(embedding_MVD))  # one hidden state for all contexts
+        hidden_D = model.last_hidden(torch.tensor([[[0, 1]]]))[0, 0]
+        model.get_parameter("unembedding").zero_()
+        model.get_parameter("unsupported").copy_((300 * hidden_D / hidden_D.square().sum())[None, :, None])
+    measured = counter([corpus])
+    row = measured.evaluate(model).rows[0]
+    assert row["artifacts/count"] == row["train/accuracy"] == 0
+    assert row["abstention/rate"] == row["judge/abstention/rate"] == 1
+    assert measured._buffer < 100, "no room was made for rows in doubt"
+
+
 @pytest.mark.parametrize("threshold", [0.1, 0.5])
 def test_nothing_waits_for_the_device_before_the_one_transfer(threshold: float) -> None:
     corpora = [labelled_world("truth", seed=seed) for seed in (0, 1)]
-    model = sharp_model(corpora, "everything", seed=5)
+    model = sharp_model(corpora, "everything", seed=5, unsupported=True)
     measured = counter(corpora, threshold=threshold)
     _ = measured._losses, measured._floor_M
     doubles = in_float64(model)

@@ -27,7 +27,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def sharp_model(corpora: list[Corpus], shape: str, *, seed: int, sharpness: float = 4.0) -> ToyTransformer:
+def sharp_model(
+    corpora: list[Corpus], shape: str, *, seed: int, sharpness: float = 4.0, unsupported: bool = False
+) -> ToyTransformer:
     """Return an untrained stack whose weights are scaled up, so that many probabilities are near 0 and 1."""
     config = resolve({"model": MODELS[shape]}).model
     model = ToyTransformer(
@@ -35,6 +37,7 @@ def sharp_model(corpora: list[Corpus], shape: str, *, seed: int, sharpness: floa
         vocab_size=corpora[0].vocab_size,
         max_length=corpora[0].order - 1,
         seeds=[seed + m for m in range(len(corpora))],
+        unsupported=unsupported,
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -66,4 +69,5 @@ def labelled_world(labelled: Any, *, vocab_size: int = 7, order: int = 3, seed: 
         held_out=held_out,
         truth=truth,
         labelled=labelled,
+        judge_seed=seed,
     )

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tc_sweeps.corpus.randomness import random_bits, random_integers, random_order
+from tc_sweeps.corpus.randomness import judged, random_bits, random_integers, random_order
 
 MASK = (1 << 64) - 1
 signed = st.integers(-(2**63), 2**63 - 1)
@@ -117,3 +117,25 @@ def test_every_place_of_a_random_order_is_reached_by_every_item():
     places = torch.stack([random_order(seed, "a", 6) for seed in range(3000)])
     counts = torch.stack([torch.bincount(places[:, i], minlength=6) for i in range(6)]).double()
     assert (counts - 500).abs().max() < 5 * (3000 * 1 / 6 * 5 / 6) ** 0.5
+
+
+@pytest.mark.parametrize("places", [1, 2, 3])
+def test_the_judge_has_a_seeded_half_of_the_contexts_which_says_nothing_of_their_tokens(places):
+    tokens = torch.cartesian_prod(*[torch.arange(4096 ** (1 / places) + 1).long()] * places).view(-1, places)
+    mine = judged(0, tokens[:, :-1], tokens[:, -1])
+    assert abs(mine.double().mean() - 0.5) < 5 * 0.5 / len(tokens) ** 0.5
+    for place in range(places if places > 1 else 0):
+        for token in (0, 1, 2):
+            part = mine[tokens[:, place] == token].double()
+            assert abs(part.mean() - 0.5) < 5 * 0.5 / len(part) ** 0.5
+    others = torch.stack([judged(seed, tokens[:, :-1], tokens[:, -1]) for seed in range(1, 9)])
+    assert (abs((others == mine).double().mean(1) - 0.5) < 5 * 0.5 / len(tokens) ** 0.5).all()
+    assert torch.equal(mine, judged(0, tokens[:, :-1], tokens[:, -1]))
+
+
+def test_the_judges_half_is_the_same_for_members_of_a_stack_and_for_products_of_tokens():
+    seeds, heads, lasts = torch.tensor([5, 6]), torch.randint(9, (2, 7, 2)), torch.arange(9).expand(2, -1)
+    together = judged(seeds[:, None, None], heads[:, :, None], lasts[:, None])
+    for m in range(2):
+        for p in range(7):
+            assert torch.equal(together[m, p], judged(int(seeds[m]), heads[m, p].expand(9, -1), lasts[m]))
