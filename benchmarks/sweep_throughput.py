@@ -399,7 +399,7 @@ def train_stack(sweep: Sweep) -> dict[str, float]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, CorpusModule(corpora, configs[0]))
+    trainer.fit(module, CorpusModule(corpora, configs))
     (first, warm), (last, end) = marks[0] if blocks > 1 else (0, began), marks[-1]
     return {"seconds": end - warm, "member_steps": float((last - first) * sweep.seeds)}
 

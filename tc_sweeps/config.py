@@ -49,15 +49,18 @@ class SweepFailed(RuntimeError):
 _NEVER = object()
 
 
-def key(default: Any, *, identity: bool = True, absent: Any = _NEVER, per_member: bool = False) -> Any:
+def key(
+    default: Any, *, identity: bool = True, absent: Any = _NEVER, per_member: bool = False, file: bool = False
+) -> Any:
     """Return a dataclass field for one config key.
 
     `identity=False` keeps the key out of the run identity: it changes where or how fast a run happens, not its result.
     `absent` is the value at which the key does not enter the identity either; a key that is added later names the value
     that means 'as before', so that the runs made before it keep their ids. `per_member=True`: runs that differ in
     the key can be trained in one stack; all keys of `data` are so where the corpora come out alike in shape.
+    `file=True`: the key is the path of an input file, whose contents enter the identity, not its place.
     """
-    metadata = {"identity": identity, "absent": absent, "per_member": per_member}
+    metadata = {"identity": identity, "absent": absent, "per_member": per_member, "file": file}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -131,7 +134,9 @@ class TriplesData(World):
 
     name: str = key("triples")
     order: int | None = key(None)  # null: the number of `data.columns`, or 3
-    path: str | None = key(None)  # relative to where the user stands; its contents, not its place, enter the identity
+    path: str | None = key(
+        None, file=True
+    )  # relative to where the user stands; its contents, not its place, enter the identity
     # Names (with header) or positions from 0, in the order of the sentence; null: all, and no more than data.order.
     columns: list[Any] | None = key(None)
     header: bool = key(False)
@@ -195,10 +200,33 @@ class ModelConfig:
 
 
 @dataclass
+class Outside:
+    """What is asked of contexts outside the data, so that fewer artifacts appear there (section 3.4 of the paper).
+
+    Never of a context of the judge's half, whatever else is chosen.
+    """
+
+    # unsupported: answer them with one more token, which is no artifact. unlikelihood: -log(1 - p), hinge: p - 1/2
+    # where p > 1/2, for the probability p of the model's surest token. none: the paper's plain loss.
+    method: str = key("none", absent="none")
+    # random; mined: those where the model is surest, a part after every evaluation; misplaced: those with a token where
+    # the data never has it, by chance; file: those of `path`, one a line, tokens separated by tabs, by chance
+    contexts: str = key("random", absent="random")
+    share: float = key(0.1, absent=0.1)  # of the contexts that may be taught on, which are about half
+    weight: float = key(1.0, absent=1.0, per_member=True)  # of each of them in the loss, in sentences
+    path: str | None = key(None, absent=None, file=True)
+
+
+@dataclass
 class Objective:
-    """What the loss is summed over."""
+    """What the loss is summed over, and what is done against artifacts."""
 
     positions: str = key("all")  # all: equation (1), every prefix; last: only the last token of each sentence
+    # Share of every target that is spread evenly over all tokens.
+    label_smoothing: float = key(0.0, absent=0.0, per_member=True)
+    replay: float = key(0.0, absent=0.0, per_member=True)  # share of the sentences that is repeated
+    replay_times: int = key(10, absent=10)  # how often each of these occurs then
+    outside: Outside = field(default_factory=Outside)
 
 
 @dataclass
@@ -449,7 +477,7 @@ def _check(config: Config) -> None:
             f"model.width={model.width} is not divisible by model.heads={model.heads}: "
             f"choose a multiple, or set model.{name}.",
         )
-    _one_of("objective.positions", config.objective.positions, ("all", "last"))
+    _check_objective(config)
     _at_least(1, training__steps=training.steps, training__evaluations=training.evaluations)
     _at_least(1, training__batch_size=training.batch_size)
     _at_least(
@@ -486,6 +514,30 @@ def _check(config: Config) -> None:
     _one_of("artifacts.contexts", artifacts.contexts, (None, "all", "typed"))
     _at_least(1, artifacts__memory_mib=artifacts.memory_mib)
     _one_of("tracking.mode", config.tracking.mode, ("offline", "online", "none"))
+
+
+def _check_objective(config: Config) -> None:
+    objective, outside = config.objective, config.objective.outside
+    _one_of("objective.positions", objective.positions, ("all", "last"))
+    _require(
+        0 <= objective.label_smoothing < 1,
+        f"objective.label_smoothing={objective.label_smoothing} must lie in [0, 1).",
+    )
+    _require(0 <= objective.replay <= 1, f"objective.replay={objective.replay} must lie in [0, 1].")
+    _at_least(1, objective__replay_times=objective.replay_times)
+    _one_of("objective.outside.method", outside.method, ("none", "unsupported", "unlikelihood", "hinge"))
+    _one_of("objective.outside.contexts", outside.contexts, ("random", "mined", "misplaced", "file"))
+    _require(0 < outside.share <= 1, f"objective.outside.share={outside.share} must lie in (0, 1].")
+    _at_least(0, objective__outside__weight=outside.weight)
+    _require(
+        (outside.path is not None) == (outside.contexts == "file"),
+        f"objective.outside.path={outside.path} with objective.outside.contexts={outside.contexts}: "
+        "contexts=file needs a path, and no other choice takes one.",
+    )
+    _require(
+        outside.contexts != "mined" or config.training.evaluations > 1,
+        "objective.outside.contexts=mined finds contexts at evaluations before the last: raise training.evaluations.",
+    )
 
 
 def _check_data(data: World) -> None:

@@ -23,7 +23,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, fiber_table, most_confident
 from tc_sweeps.config import Config, ConfigError, leaves
 from tc_sweeps.corpus import Corpus, build_corpus
-from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, batch_shape, evaluation_steps
+from tc_sweeps.model import CorpusModule, Outside, StackModule, ToyTransformer, batch_shape, evaluation_steps
 from tc_sweeps.store import Checkpoints, Job, Mirror, RunFolder, Saved, Worker, code_version, open_mirror, run_id
 
 __all__ = ["Result", "counted", "device_of", "is_out_of_memory", "stack_key", "train"]
@@ -147,9 +147,11 @@ def _fit(
         vocab_size=corpora[0].vocab_size,
         max_length=corpora[0].order - 1,
         seeds=[config.seed for config in configs],
+        unsupported=configs[0].objective.outside.method == "unsupported",
     )
     evaluations_made = members[0].evaluations_made
-    module = StackModule(model, configs, evaluations_made=evaluations_made)
+    outside = None if configs[0].objective.outside.method == "none" else Outside(corpora, configs)
+    module = StackModule(model, configs, outside=outside, evaluations_made=evaluations_made)
     if state is not None:
         module.load_state(state)
     counter = make_counter(configs, corpora, device)
@@ -162,7 +164,7 @@ def _fit(
 
     counting = ArtifactCallback(counter, publish)
     trainer = _trainer(configs[0].training.evaluations - evaluations_made, device, [counting, keeper])
-    trainer.fit(module, CorpusModule(corpora, configs[0]))
+    trainer.fit(module, CorpusModule(corpora, configs))
     return [member for member in members if member.running], keeper.state(module)
 
 

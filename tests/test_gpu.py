@@ -77,7 +77,7 @@ def on_device(shape: dict[str, Any]) -> tuple[StackModule, Any]:
     model = ToyTransformer(configs[0].model, vocab_size=corpora[0].vocab_size, max_length=2, seeds=range(3))
     module = StackModule(model, configs).cuda()
     module.on_fit_start()
-    batch = CorpusModule(corpora, configs[0]).batch
+    batch = CorpusModule(corpora, configs).batch
     if isinstance(batch, Batch):
         return module, module._rows(batch.to("cuda"))  # type: ignore[arg-type]
     return module, [tensor.cuda() for tensor in batch]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,37 @@ def config(seed: int, **training: object) -> Config:
             "tracking": {"mode": "none"},
         }
     )
+
+
+def files(outputs: Path) -> dict[tuple[str, str], bytes]:
+    names = ("model.safetensors", "metrics.csv", "artifacts.parquet")
+    return {(path.parent.name, path.name): path.read_bytes() for name in names for path in outputs.glob(f"s/*/{name}")}
+
+
+@pytest.mark.parametrize("batch_size", [None, 10])
+def test_contexts_that_are_mined_belong_to_the_run(tmp_path: Path, batch_size: int | None) -> None:
+    """The same are found alone, in a stack and after an interrupt; and they are where the model was surest."""
+    outside = {"method": "unsupported", "contexts": "mined", "share": 0.5}
+    configs = [config(seed, batch_size=batch_size, checkpoint_seconds=0) for seed in (0, 1, 2)]
+    configs = [resolve(asdict(made) | {"objective": {"outside": outside}}) for made in configs]
+    for made in configs:
+        train([Job.of(made, tmp_path / "alone")])
+    train([Job.of(made, tmp_path / "stacked") for made in configs])
+    jobs, calls = [Job.of(made, tmp_path / "resumed") for made in configs], []
+
+    def interrupt(*_: int) -> None:
+        calls.append(1)
+        if len(calls) == 4:  # behind the checkpoint of the second of four evaluations
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(jobs, progress=interrupt)
+    assert [job.folder.status["state"] for job in jobs] == ["interrupted"] * 3
+    train(jobs)
+    alone = files(tmp_path / "alone")
+    assert len(alone) == 9
+    assert files(tmp_path / "stacked") == alone
+    assert files(tmp_path / "resumed") == alone
 
 
 def test_runs_of_other_shapes_make_no_stack(tmp_path: Path) -> None:

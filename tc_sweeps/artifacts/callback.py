@@ -9,9 +9,10 @@ from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 
 from tc_sweeps.artifacts.counter import Counter, Row
-from tc_sweeps.model import StackModule
+from tc_sweeps.model import Outside, StackModule
 
 __all__ = ["ArtifactCallback", "Evaluation"]
 
@@ -72,6 +73,17 @@ class ArtifactCallback(pl.Callback):
                 )
             )
         trainer.should_stop = not any(self._running)
+        if module.outside is not None and module.outside.mined and not (at_end or trainer.should_stop):
+            self._mine(module, module.outside)
+
+    def _mine(self, module: StackModule, outside: Outside) -> None:
+        """Find the contexts where the models are surest, and have them taught on."""
+        evaluation, evaluations = module.blocks.index(module.step), len(module.blocks) - 1
+        counts = outside.due(evaluation, evaluations)
+        context_MJm = self._counter.surest(
+            module.model, max(counts), taught_MKm=outside.context_MKm, length_M=outside.length_M
+        )
+        module.teach(context_MJm, torch.tensor(counts, device=module.device))
 
     @staticmethod
     def _state(

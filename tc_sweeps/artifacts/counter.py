@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
 from tc_sweeps.artifacts.listing import Listing, Reading, label_listing, loss_listing
+from tc_sweeps.artifacts.mining import surest
 from tc_sweeps.artifacts.stream import Contexts, CountedModel, constants, count_above, stream
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import loss_floor, trained_tensors
@@ -205,6 +206,24 @@ class Counter:
             for m in range(len(self.corpora))
         ]
         return Evaluated(rows, self._survival_thresholds(full=full_survival), survival, carried)
+
+    def surest(self, model: CountedModel, count: int, *, taught_MKm: Tensor, length_M: Tensor) -> Tensor:
+        """Return contexts that may be taught on and are not yet, those first in which a model is surest, [M, J, m].
+
+        See `surest`; J = `count`, or fewer where no member has as many contexts. `taught_MKm`: those that are taught,
+        the first `length_M` of each member. No synchronisation.
+        """
+        return surest(
+            in_float64(model),
+            self.contexts,
+            count,
+            seen_MCn=self._labels.context_MCn,
+            is_seen_MC=self._labels.context_flag["seen"],
+            taught_MKm=taught_MKm,
+            length_M=length_M,
+            judge_seed_M=self._judge_seed_M,
+            rows_at_once=self._rows(model),
+        )
 
     def facts(self, member: int) -> Row:
         """Return what is known of a member's corpus before anything is trained, by the names of the results table."""

@@ -1,13 +1,14 @@
 """Models and their training: the toy transformer, the loss, AdamW for stacks, the Lightning modules."""
 
-from tc_sweeps.model.module import CorpusModule, StackModule
+from tc_sweeps.model.module import CorpusModule, StackModule, batch_shape
 from tc_sweeps.model.objectives import loss, loss_floor, trained_tensors
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
-from tc_sweeps.model.prefixes import batch_shape
+from tc_sweeps.model.outside import Outside
 from tc_sweeps.model.transformer import ToyTransformer
 
 __all__ = [
     "CorpusModule",
+    "Outside",
     "StackModule",
     "ToyTransformer",
     "VectorAdamW",

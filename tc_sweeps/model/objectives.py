@@ -14,31 +14,41 @@ from tc_sweeps.model.prefixes import Targets
 __all__ = ["loss", "loss_floor", "loss_gradient", "trained_tensors"]
 
 
-def loss(logits_MRV: Tensor, targets: Targets) -> Tensor:
+def loss(logits_MRV: Tensor, targets: Targets, smoothing_M: Tensor | None = None) -> Tensor:
     """Return loss (1) of every member, [M], in nats per sentence.
 
     The sum over sentences and positions, grouped by distinct prefix: each target weighs its share of the sentences.
+    `smoothing_M`: the share of each target that is spread evenly over all tokens (Szegedy et al. 2016); None: 0.
     """
     V = logits_MRV.shape[-1]
     log_p_MRV = torch.log_softmax(logits_MRV, dim=-1)
     log_p_MT = log_p_MRV.flatten(1).gather(1, targets.row_MT * V + targets.token_MT)
-    return -(targets.weight_MT * log_p_MT).sum(1)
+    if smoothing_M is None:
+        return -(targets.weight_MT * log_p_MT).sum(1)
+    even_MT = log_p_MRV.mean(-1).gather(1, targets.row_MT)
+    share_M1 = smoothing_M[:, None]
+    return -(targets.weight_MT * ((1 - share_M1) * log_p_MT + share_M1 * even_MT)).sum(1)
 
 
 @torch.no_grad()
-def loss_gradient(logits_MRV: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+def loss_gradient(logits_MRV: Tensor, targets: Targets, smoothing_M: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the gradient of loss (1) in the logits, [M, R, V], and the probabilities of the targets, [M, T].
 
     With w_t the weights of a row's targets it is (sum_t w_t) p - w, here in fewer passes over the logits than
-    automatic differentiation of `loss` takes, which is most of the time of a small step.
+    automatic differentiation of `loss` takes, which is most of the time of a small step. With smoothing s, w is
+    (1 - s) w + s (sum_t w_t) / V.
     """
     M, R, V = logits_MRV.shape
-    p_MRV = torch.softmax(logits_MRV, dim=-1)
+    p_MRV = torch.softmax(logits_MRV, dim=-1).contiguous()
     p_MN = p_MRV.view(M, R * V)
     target_MT = targets.row_MT * V + targets.token_MT
     p_MT = p_MN.gather(1, target_MT)
     weight_MT = targets.weight_MT.to(p_MRV.dtype)
-    p_MRV *= p_MRV.new_zeros(M, R).scatter_add_(1, targets.row_MT, weight_MT)[..., None]
+    total_MR1 = p_MRV.new_zeros(M, R).scatter_add_(1, targets.row_MT, weight_MT)[..., None]
+    p_MRV *= total_MR1
+    if smoothing_M is not None:
+        p_MRV -= smoothing_M[:, None, None] / V * total_MR1
+        weight_MT = (1 - smoothing_M[:, None]) * weight_MT
     p_MN.scatter_add_(1, target_MT, -weight_MT)
     return p_MRV, p_MT
 

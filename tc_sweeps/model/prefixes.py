@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tc_sweeps.config import Config
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_integers
 from tc_sweeps.corpus.tensor import distinct_rows
@@ -25,7 +24,7 @@ __all__ = [
     "Batch",
     "Prefixes",
     "Targets",
-    "batch_shape",
+    "bucket",
     "full_batch",
     "minibatch",
     "padded_sentences",
@@ -89,6 +88,17 @@ class Prefixes(_OnDevice):
             wanted_MR=own_CB1.flatten().expand(M, -1),
         )
 
+    def and_chains(self, contexts_MCm: Tensor) -> Prefixes:
+        """Return these prefixes and those of contexts, which are wanted last."""
+        chains, P = Prefixes.chains(contexts_MCm), self.token_MP.shape[1]
+        room = self.ancestor_MPA.shape[2] - chains.ancestor_MPA.shape[2]
+        return Prefixes(
+            token_MP=torch.cat([self.token_MP, chains.token_MP], dim=1),
+            ancestor_MPA=torch.cat([self.ancestor_MPA, F.pad(chains.ancestor_MPA + P, (0, room))], dim=1),
+            length_MP=torch.cat([self.length_MP, chains.length_MP], dim=1),
+            wanted_MR=torch.cat([self.wanted_MR, chains.wanted_MR + P], dim=1),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Targets(_OnDevice):
@@ -148,20 +158,6 @@ def bucket(length: int) -> int:
     """
     step = max(16, 1 << max(0, (length - 1).bit_length() - 4))
     return -(-length // step) * step
-
-
-def batch_shape(corpus: Corpus, config: Config) -> tuple[int, ...]:
-    """Return how many prefixes, wanted rows and targets a batch has, padded as in `stack_batches`.
-
-    Corpora of one batch shape can train in one stack.
-    """
-    size, positions = config.training.batch_size, config.objective.positions
-    if size is not None:
-        prefixes = corpus.vocab_size + size * (corpus.order - 2)
-        return (prefixes, prefixes, size * (corpus.order - 1)) if positions == "all" else (prefixes, size, size)
-    batch = full_batch(corpus, positions)
-    lengths = (batch.prefixes.token_MP, batch.prefixes.wanted_MR, batch.targets.row_MT)
-    return tuple(bucket(tensor.shape[1]) for tensor in lengths)
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:

@@ -27,19 +27,19 @@ def run_id(config: Config) -> str:
 def identity(config: Config) -> dict[str, Any]:
     """Return what `run_id` hashes, by dotted key."""
     entering = {
-        name: value for name, value, metadata in leaves(config) if metadata["identity"] and value != metadata["absent"]
+        name: _digest(name, value) if metadata["file"] else value
+        for name, value, metadata in leaves(config)
+        if metadata["identity"] and value != metadata["absent"]
     }
     entering["data.generator"] = config.data.generator
-    if "data.path" in entering:
-        entering["data.path"] = _digest(entering["data.path"])
     return entering
 
 
-def _digest(path: str) -> str:
+def _digest(name: str, path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise ConfigError(f"data.path={path} cannot be read: {getattr(error, 'strerror', error)}.") from error
+        raise ConfigError(f"{name}={path} cannot be read: {getattr(error, 'strerror', error)}.") from error
 
 
 @cache

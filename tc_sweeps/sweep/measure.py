@@ -19,6 +19,7 @@ def measure(config: Config) -> Load:
     except Exception:  # it will fail alone when it is trained, and its reason be recorded there
         return Load(object(), 1.0, 1)
     kind = stack_key(config, corpus)
-    prefixes, wanted, _ = kind[-1]  # the shape of its batch
+    prefixes, wanted, _, outside = kind[-1]  # the shape of its batch
+    prefixes, wanted = prefixes + outside * (corpus.order - 1), wanted + outside
     contexts = math.prod(len(tokens) for tokens in corpus.places(**counted(config)))
     return load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)

@@ -177,6 +177,9 @@ def _estimate(config: Config) -> Load:
         prefixes = V + batch * (order - 2)
         wanted = prefixes if config.objective.positions == "all" else batch
     contexts = V ** (config.artifacts.order - 1)
+    if config.objective.outside.method != "none":
+        outside = round(config.objective.outside.share * contexts / 2)
+        prefixes, wanted = prefixes + outside * (order - 1), wanted + outside
     shape = shape_of(values_of(config))
     return load(
         config, (shape, config.training.steps), prefixes=prefixes, wanted=wanted, vocab_size=V, contexts=contexts

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tc_sweeps.config import Config, resolve
 from tc_sweeps.corpus import Corpus, build_corpus
-from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer
+from tc_sweeps.model import CorpusModule, Outside, StackModule, ToyTransformer
 
 
 @pytest.fixture
@@ -54,8 +54,10 @@ def fit() -> Callable[..., StackModule]:
             vocab_size=corpora[0].vocab_size,
             max_length=corpora[0].order - 1,
             seeds=[config.seed for config in configs],
+            unsupported=configs[0].objective.outside.method == "unsupported",
         )
-        module = StackModule(model.to(precision), configs, evaluations_made=evaluations_made)
+        outside = None if configs[0].objective.outside.method == "none" else Outside(corpora, configs)
+        module = StackModule(model.to(precision), configs, outside=outside, evaluations_made=evaluations_made)
         if state is not None:
             module.load_state(state)
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -68,7 +70,7 @@ def fit() -> Callable[..., StackModule]:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, CorpusModule(corpora, configs[0]))
+        trainer.fit(module, CorpusModule(corpora, configs))
         return module
 
     return train

@@ -26,7 +26,7 @@ def module_and_data(batch_size: int | None, steps_before: int, seeds=(0, 1, 2), 
     corpora = [build_corpus(config.data) for config in configs]
     module = StackModule(ToyTransformer(configs[0].model, vocab_size=9, max_length=2, seeds=seeds), configs)
     module.on_fit_start()
-    batch = CorpusModule(corpora, configs[0]).batch
+    batch = CorpusModule(corpora, configs).batch
     data = batch if batch_size else module._rows(batch)
     for _ in range(steps_before):
         module._optimize(data)

@@ -232,11 +232,24 @@ def test_padded_sentences_keep_every_members_own():
 
 
 @settings(deadline=None, max_examples=40)
-@given(corpora(), st.sampled_from(["all", "last"]), st.integers(0, 99))
-def test_the_gradient_in_the_logits_is_that_of_the_loss(corpus, positions, seed):
+@given(corpora(), st.sampled_from(["all", "last"]), st.integers(0, 99), st.none() | st.floats(0, 0.99))
+def test_the_gradient_in_the_logits_is_that_of_the_loss(corpus, positions, seed, smoothing):
     model, batch = model_for(corpus, seed), full_batch(corpus, positions)
+    smoothing_M = None if smoothing is None else torch.tensor([smoothing], dtype=torch.float64)
     logits = model.logits(batch.prefixes).detach().requires_grad_()
-    [wanted] = torch.autograd.grad(loss(logits, batch.targets).sum(), [logits])
-    found, p_MT = loss_gradient(logits.detach(), batch.targets)
+    [wanted] = torch.autograd.grad(loss(logits, batch.targets, smoothing_M).sum(), [logits])
+    found, p_MT = loss_gradient(logits.detach(), batch.targets, smoothing_M)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
     assert -(batch.targets.weight_MT * p_MT.log()).sum().item() == pytest.approx(loss(logits, batch.targets).item())
+
+
+@settings(deadline=None, max_examples=20)
+@given(corpora(), st.integers(0, 99), st.floats(0, 0.99))
+def test_label_smoothing_is_that_of_torch(corpus, seed, smoothing):
+    model, batch = model_for(corpus, seed), full_batch(corpus, "all")
+    logits, targets = model.logits(batch.prefixes), batch.targets
+    found = loss(logits, targets, torch.tensor([smoothing], dtype=torch.float64))
+    each = torch.nn.functional.cross_entropy(
+        logits[0, targets.row_MT[0]], targets.token_MT[0], label_smoothing=smoothing, reduction="none"
+    )
+    assert found.item() == pytest.approx((targets.weight_MT[0] * each).sum().item(), rel=1e-9)

@@ -38,6 +38,11 @@ SHAPES = {
     "minibatch": {"training": {"batch_size": 16}},
     "minibatch, everything": {"model": EVERYTHING, "training": {"batch_size": 7}},
     "minibatch, last position": {"objective": {"positions": "last"}, "training": {"batch_size": 7}},
+    "abstention": {"objective": {"outside": {"method": "unsupported", "share": 0.5}}},
+    "penalty, smoothing, replay": {
+        "objective": {"outside": {"method": "unlikelihood"}, "label_smoothing": 0.1, "replay": 0.3}
+    },
+    "abstention in minibatches": {"objective": {"outside": {"method": "unsupported"}}, "training": {"batch_size": 8}},
     "order 2": {"data": {"order": 2, "vocab_size": 90, "num_sentences": 60}},
     "order 4": {"data": {"order": 4, "sampler": "uniform", "num_sentences": 56}},
 }
@@ -112,7 +117,7 @@ def test_stacked_equals_solo_bit_for_bit_in_a_bucket(fit, shape):
 
 
 def batch_of(config):
-    return CorpusModule([build_corpus(config.data)], config).batch
+    return CorpusModule([build_corpus(config.data)], [config]).batch
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -165,7 +170,7 @@ def test_a_member_is_put_to_sleep_by_its_flag(fit):
     module.active_M[1] = False
     before = [weights(module, member) for member in range(3)]
     module.on_fit_start()
-    batch = CorpusModule([build_corpus(config.data) for config in eight], eight[0]).batch
+    batch = CorpusModule([build_corpus(config.data) for config in eight], eight).batch
     for _ in range(5):
         module._optimize(module._rows(batch))
     assert_same(weights(module, 1), before[1])

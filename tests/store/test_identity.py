@@ -89,8 +89,9 @@ def test_the_seed_of_the_data_follows_the_seed() -> None:
 @pytest.mark.parametrize(("world", "dotted"), keys(enters=True))
 def test_every_key_that_can_change_a_result_enters(world: str, dotted: str) -> None:
     config = a_config(world)
-    value = {name: value for name, value, _ in leaves(config)}[dotted]
-    assert run_id(with_value(config, dotted, another(value))) != run_id(config)
+    value, metadata = {name: (value, metadata) for name, value, metadata in leaves(config)}[dotted]
+    other = __file__ if metadata["file"] else another(value)
+    assert run_id(with_value(config, dotted, other)) != run_id(config)
 
 
 @pytest.mark.parametrize(("world", "dotted"), keys(enters=False))
@@ -160,7 +161,7 @@ def test_every_leaf_of_the_schema_says_whether_it_enters() -> None:
     for world in WORLDS.values():
         for dotted, value, metadata in leaves(Config(data=world())):
             assert dotted == "sweep" or not is_dataclass(value)
-            assert set(metadata) == {"identity", "absent", "per_member"}, f"{dotted} is no key()"
+            assert set(metadata) == {"identity", "absent", "per_member", "file"}, f"{dotted} is no key()"
 
 
 # ------------------------------------------------------------------------------------------------------ files of tokens
