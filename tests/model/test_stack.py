@@ -27,6 +27,8 @@ MEMBERS = [
     {"seed": 6, "num_sentences": 50, "learning_rate": 5e-2, "weight_decay": 0.0},
 ]
 
+ROOMY = {"vocab_size": 12}  # contexts that are not in the data
+
 SHAPES = {
     "the paper's": {},
     "two layers": {"model": {"layers": 2}},
@@ -38,11 +40,16 @@ SHAPES = {
     "minibatch": {"training": {"batch_size": 16}},
     "minibatch, everything": {"model": EVERYTHING, "training": {"batch_size": 7}},
     "minibatch, last position": {"objective": {"positions": "last"}, "training": {"batch_size": 7}},
-    "abstention": {"objective": {"outside": {"method": "unsupported", "share": 0.5}}},
+    "abstention": {"data": ROOMY, "objective": {"outside": {"method": "unsupported", "share": 0.5}}},
     "penalty, smoothing, replay": {
-        "objective": {"outside": {"method": "unlikelihood"}, "label_smoothing": 0.1, "replay": 0.3}
+        "data": ROOMY,
+        "objective": {"outside": {"method": "unlikelihood"}, "label_smoothing": 0.1, "replay": 0.3},
     },
-    "abstention in minibatches": {"objective": {"outside": {"method": "unsupported"}}, "training": {"batch_size": 8}},
+    "abstention in minibatches": {
+        "data": ROOMY | {"num_sentences": 50},  # the share of a minibatch depends on it
+        "objective": {"outside": {"method": "unsupported"}},
+        "training": {"batch_size": 8},
+    },
     "order 2": {"data": {"order": 2, "vocab_size": 90, "num_sentences": 60}},
     "order 4": {"data": {"order": 4, "sampler": "uniform", "num_sentences": 56}},
 }

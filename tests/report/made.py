@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tc_sweeps.config import resolve
+from tc_sweeps.config import METRICS, resolve
 from tc_sweeps.store.folder import RunFolder
 from tc_sweeps.store.sweep_folder import SweepFolder
 
-METRICS = [
-    *("train/loss", "train/excess_loss", "train/accuracy", "train/above_threshold", "test/loss", "test/accuracy"),
-    *("artifacts/count", "artifacts/per_ngram", "artifacts/ceiling", "artifacts/seen", "artifacts/unseen"),
-    *("artifacts/diagonal", "artifacts/unseen_confident_rate", "artifacts/labelled_share", "generalization/count"),
-    *("generalization/recall", "generalization/attainable_recall", "hallucination/count"),
-    *("hallucination/per_ngram", "hallucination/share", "hallucination/per_context"),
-]
 THRESHOLDS = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 STEPS = range(50, 1001, 50)
 
