@@ -27,6 +27,7 @@ from tc_sweeps.store.files import replace
 # Okabe and Ito's palette, the pale yellow left out: it cannot be seen as a line on white.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "#8A8A8A"
+GENERALIZATION, HALLUCINATION = BLUE, ORANGE  # in every figure that tells them apart
 LINES = ["-", "--", ":", "-."]
 HATCHES = {"--": "////", ":": "....", "-.": "\\\\\\\\"}  # of a band, by the style of its line
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
