@@ -115,6 +115,10 @@ class World:
     generator: ClassVar[int] = 1  # raised when the same keys would give other sentences; part of the run identity
     contexts: ClassVar[str] = "all"  # the contexts that `artifacts.contexts=null` means in this world
 
+    def sizes(self) -> tuple[int, int] | None:
+        """Return about how many training sentences and tokens there are, where the keys alone tell."""
+        return None
+
 
 @dataclass
 class RandomData(World):
@@ -169,11 +173,79 @@ class PykeenData(World):
     contexts: ClassVar[str] = "typed"
 
 
+@dataclass
+class GrammarData(World):
+    """A closed world after the paper's (3): sentences agree in number, what is right does not depend on it."""
+
+    name: str = key("grammar")
+    # Small enough to count in no time, yet each lemma meets enough others that recall is neither 0 nor 1.
+    subjects: int = key(12)  # lemmas, each with a singular and a plural form
+    verbs: int = key(8)  # lemmas, likewise
+    objects: int = key(16)
+    num_sentences: int | None = key(None)  # training sentences; null: all that are not held out
+    held_out_fraction: float = key(0.0)  # share of the contexts that agree; all others are held out in any case
+
+    @property
+    def agreeing(self) -> int:
+        """The number of sentences that agree in number, one for each of their contexts."""
+        return 2 * self.subjects * self.verbs
+
+    def sizes(self) -> tuple[int, int]:
+        """Return how many training sentences and tokens there are."""
+        left = self.agreeing - round(self.held_out_fraction * self.agreeing)
+        tokens = 2 * self.subjects + 2 * self.verbs + self.objects
+        return left if self.num_sentences is None else self.num_sentences, tokens
+
+
+@dataclass
+class RelationsData(World):
+    """A closed world after the paper's (4): families, whose facts follow from others, and people of different ones."""
+
+    name: str = key("relations")
+    # As many facts as the grammar has sentences; each person has enough relatives that a role can be learned from half
+    # of the facts about them, and recall is neither 0 nor 1.
+    families: int = key(6)
+    parents: int = key(2)  # of a family; 0, 1 or 2
+    children: int = key(6)
+    held_out_fraction: float = key(0.5)  # share of the facts within families; these follow from the rest
+    # Share of the would-be artifacts' contexts, two people of different families, that are trained with what is true.
+    contradictions: float = key(0.0)
+
+    @property
+    def family(self) -> int:
+        """The number of people in a family."""
+        return self.parents + self.children
+
+    @property
+    def within(self) -> int:
+        """The number of facts within families: one for each ordered pair of relatives."""
+        return self.families * self.family * (self.family - 1)
+
+    @property
+    def most_held_out(self) -> int:
+        """The number of facts within families that may be held out: all but those of its first member about others."""
+        return self.families * (self.family - 1) ** 2
+
+    def relations(self) -> list[str]:
+        """Return the words for relations that the world has, whether or not they are trained."""
+        kin = {"siblings": self.children > 1, "parent": self.parents > 0, "child": self.parents > 0}
+        kin["spouses"] = self.parents > 1
+        return [word for word, is_there in kin.items() if is_there] + ["friends", "unrelated"]
+
+    def sizes(self) -> tuple[int, int]:
+        """Return how many training sentences there are (about, where there are contradictions), and tokens."""
+        between = self.families * (self.families - 1) * self.family**2
+        sentences = self.within - round(self.held_out_fraction * self.within) + round(self.contradictions * between)
+        return sentences, self.families * self.family + len(self.relations())
+
+
 WORLDS: dict[str, type[World]] = {
     "random": RandomData,
     "triples": TriplesData,
     "kinships": KinshipsData,
     "pykeen": PykeenData,
+    "grammar": GrammarData,
+    "relations": RelationsData,
 }
 
 # --------------------------------------------------------------------------------------------------- the other groups
@@ -582,6 +654,38 @@ def _check_data(data: World) -> None:
             _one_of("data.columns", column, ("subject", "relation", "object"))
     if isinstance(data, KinshipsData):
         _require(order <= 3, f"data.order={order}: a kinship fact has 3 tokens.")
+    if isinstance(data, GrammarData | RelationsData):
+        _require(order == 3, f"data.order={order} must be 3: a sentence of data={data.name} has 3 tokens.")
+    if isinstance(data, GrammarData):
+        _at_least(1, data__subjects=data.subjects, data__verbs=data.verbs, data__objects=data.objects)
+        left = data.agreeing - round(fraction * data.agreeing)
+        _require(
+            left >= 1,
+            f"data.held_out_fraction={fraction} of {data.agreeing} contexts leaves none to train on; lower it.",
+        )
+        _require(
+            data.num_sentences is None or data.num_sentences <= left,
+            f"data.num_sentences={data.num_sentences} is more than the {left} sentences that agree in number and are "
+            "not held out; lower it or data.held_out_fraction.",
+        )
+    if isinstance(data, RelationsData):
+        _at_least(2, data__families=data.families)
+        _at_least(1, data__children=data.children)
+        _require(0 <= data.parents <= 2, f"data.parents={data.parents} must be 0, 1 or 2.")
+        _require(
+            data.family > 1, f"data.children={data.children} with data.parents=0 is a family of one: raise one of them."
+        )
+        _require(
+            fraction == 0 or round(fraction * data.within) >= 1,
+            f"data.held_out_fraction={fraction} of {data.within} facts rounds to none; raise it or set it to 0.",
+        )
+        _require(
+            round(fraction * data.within) <= data.most_held_out,
+            f"data.held_out_fraction={fraction} is too much: in a family of {data.family} people at most "
+            f"{data.most_held_out} of all {data.within} facts follow from the rest; lower it.",
+        )
+        share = data.contradictions
+        _require(0 <= share <= 1, f"data.contradictions={share} must lie in [0, 1].")
 
 
 def _data_order(data: World) -> int:

@@ -39,11 +39,13 @@ def refusal(overrides: dict) -> str:
 TRIPLES = {"data.name": "triples", "data.path": "facts.tsv"}
 PYKEEN = {"data.name": "pykeen"}
 KINSHIPS = {"data.name": "kinships"}
+GRAMMAR = {"data.name": "grammar"}
+RELATIONS = {"data.name": "relations"}
 
 # ------------------------------------------------------------------------------------------------------- the refusals
 
 REFUSED = [
-    ({"data.name": "randm"}, "data.name=randm is not one of random, triples, kinships, pykeen; did you mean 'random'?"),
+    ({"data.name": "randm"}, f"data.name=randm is not one of {', '.join(WORLDS)}; did you mean 'random'?"),
     ({"data.name": ""}, "data.name= is not one of"),
     ({"sweep": ""}, "sweep='' must name a folder"),
     ({"sweep": "a/b"}, "sweep='a/b' must name a folder"),
@@ -109,6 +111,34 @@ REFUSED = [
     ({**PYKEEN, "data.columns": [0, 1, 2]}, "data.columns=0 is not one of subject, relation, object"),
     ({**PYKEEN, "data.order": 2}, "must name data.order=2 columns"),
     ({**KINSHIPS, "data.order": 4}, "data.order=4: a kinship fact has 3 tokens"),
+    *(
+        ({**GRAMMAR, f"data.{name}": value}, f"data.{name}={value} must be at least 1")
+        for name in ("subjects", "verbs", "objects", "num_sentences")
+        for value in (0, -2)
+    ),
+    ({**GRAMMAR, "data.order": 2}, "data.order=2 must be 3: a sentence of data=grammar has 3 tokens"),
+    ({**GRAMMAR, "data.held_out_fraction": 1.0}, "data.held_out_fraction=1.0 must lie in [0, 1)"),
+    ({**GRAMMAR, "data.held_out_fraction": 0.999}, "data.held_out_fraction=0.999 of 192 contexts leaves none"),
+    ({**GRAMMAR, "data.num_sentences": 193}, "data.num_sentences=193 is more than the 192 sentences that agree"),
+    (
+        {**GRAMMAR, "data.num_sentences": 97, "data.held_out_fraction": 0.5},
+        "data.num_sentences=97 is more than the 96 sentences that agree in number and are not held out",
+    ),
+    ({**RELATIONS, "data.order": 4}, "data.order=4 must be 3: a sentence of data=relations has 3 tokens"),
+    ({**RELATIONS, "data.families": 1}, "data.families=1 must be at least 2"),
+    ({**RELATIONS, "data.children": 0}, "data.children=0 must be at least 1"),
+    *(({**RELATIONS, "data.parents": value}, f"data.parents={value} must be 0, 1 or 2") for value in (-1, 3)),
+    ({**RELATIONS, "data.parents": 0, "data.children": 1}, "data.children=1 with data.parents=0 is a family of one"),
+    *(
+        ({**RELATIONS, "data.contradictions": value}, f"data.contradictions={value} must lie in [0, 1]")
+        for value in (-0.1, 1.1, math.nan)
+    ),
+    (
+        {**RELATIONS, "data.held_out_fraction": 0.9},
+        "data.held_out_fraction=0.9 is too much: in a family of 8 people at most 294 of all 336 facts follow",
+    ),
+    ({**RELATIONS, "data.held_out_fraction": 0.001}, "data.held_out_fraction=0.001 of 336 facts rounds to none"),
+    ({**RELATIONS, "data.held_out_fraction": -0.5}, "data.held_out_fraction=-0.5 must lie in [0, 1)"),
     # model
     *(({f"model.{name}": 0}, f"model.{name}=0 must be at least 1") for name in ("width", "layers", "heads")),
     *(({f"model.{name}": 0}, f"model.{name}=0 must be at least 1") for name in ("qk_width", "vo_width")),
@@ -240,6 +270,8 @@ def test_a_key_of_another_world_is_refused_and_not_suggested(world, unknown):
         ({**TRIPLES, "data.columns": [4, 0]}, {"data.order": 2, "artifacts.order": 2}),
         ({**PYKEEN, "data.columns": ["subject", "object"], "data.order": 2}, {"data.order": 2}),
         ({**KINSHIPS, "artifacts.contexts": "all"}, {"artifacts.contexts": "all"}),
+        (GRAMMAR, {"artifacts.contexts": "all", "data.order": 3, "data.held_out_fraction": 0.0}),
+        (RELATIONS, {"artifacts.contexts": "all", "data.order": 3, "data.contradictions": 0.0}),
     ],
 )
 def test_every_null_that_stands_for_a_choice_is_replaced_by_it(overrides, chosen):
@@ -249,7 +281,9 @@ def test_every_null_that_stands_for_a_choice_is_replaced_by_it(overrides, chosen
 
 @st.composite
 def configurations(draw):
-    world = draw(st.sampled_from([{}, KINSHIPS, PYKEEN, TRIPLES, {**TRIPLES, "data.columns": [2, 0]}]))
+    world = draw(
+        st.sampled_from([{}, KINSHIPS, PYKEEN, GRAMMAR, RELATIONS, TRIPLES, {**TRIPLES, "data.columns": [2, 0]}])
+    )
     more = draw(
         st.fixed_dictionaries(
             {},

@@ -6,9 +6,11 @@ from typing import Any
 
 from tc_sweeps.config import World
 from tc_sweeps.corpus.corpus import Corpus
+from tc_sweeps.corpus.grammar import grammar_corpus
 from tc_sweeps.corpus.kinships import kinships_corpus
 from tc_sweeps.corpus.pykeen import pykeen_corpus
 from tc_sweeps.corpus.random import random_corpus
+from tc_sweeps.corpus.relations import relations_corpus
 from tc_sweeps.corpus.tensor import Consistency, DataTensor, consistency
 from tc_sweeps.corpus.triples import triples_corpus
 
@@ -19,6 +21,8 @@ _BUILDERS: dict[str, Callable[[Any], Corpus]] = {
     "triples": triples_corpus,
     "kinships": kinships_corpus,
     "pykeen": pykeen_corpus,
+    "grammar": grammar_corpus,
+    "relations": relations_corpus,
 }
 
 

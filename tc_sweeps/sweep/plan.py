@@ -188,6 +188,8 @@ def _estimate(config: Config) -> Load:
 
 def _sizes(config: Config) -> tuple[int, int]:
     """Return about how many training sentences and tokens a run has."""
+    if (told := config.data.sizes()) is not None:
+        return told
     values = values_of(config)
     sentences, tokens = values.get("data.num_sentences"), values.get("data.vocab_size")
     if sentences is not None and tokens is not None:

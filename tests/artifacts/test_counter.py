@@ -95,6 +95,28 @@ def test_loss_of_sentences_of_different_lengths(positions: str) -> None:
     assert row["train/excess_loss"] >= -1e-12
 
 
+@pytest.mark.parametrize("contexts", ["all", "typed"])
+@pytest.mark.parametrize(
+    "world",
+    [
+        {"name": "grammar", "subjects": 1, "verbs": 1, "objects": 1},
+        {"name": "grammar", "subjects": 3, "verbs": 2, "objects": 3, "held_out_fraction": 0.2},
+        {"name": "relations", "families": 2, "parents": 0, "children": 2, "contradictions": 0.5},
+        {"name": "relations", "families": 2, "parents": 1, "children": 2, "contradictions": 0.4},
+    ],
+    ids=lambda world: "-".join(map(str, world.values())),
+)
+def test_closed_worlds_are_labelled_as_brute_force_says(world: dict[str, object], contexts: str) -> None:
+    corpora = [build_corpus(resolve({"data": {**world, "seed": seed}}).data) for seed in (0, 1, 2)]
+    model = sharp_model(corpora, "attention", seed=4)
+    rows = counter(corpora, contexts=contexts).evaluate(model).rows
+    for member, corpus in enumerate(corpora):
+        expected = brute_force(model, member, corpus, threshold=0.5, order=3, contexts=contexts)
+        assert expected["hallucination/count"] > 0
+        assert expected["artifacts/labelled_share"] == 1, "in a closed world every artifact is right or wrong"
+        assert_rows_equal(rows[member], expected)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 1000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,44 @@ def finished_mice_run(outputs: Path, sweep: str = "figure1") -> RunFolder:
     run.add_row(1000, dict.fromkeys(METRICS, float("nan")) | {"artifacts/count": 4, "train/accuracy": 1.0})
     run.finish({"weight": np.zeros(2, dtype=np.float32)})
     return run
+
+
+def finished_example_run(
+    outputs: Path, overrides: Mapping[str, Any], training: Sequence[str], said: Mapping[str, float]
+) -> RunFolder:
+    """One of the paper's examples: all probabilities are equal but those of some sentences."""
+    names = sorted({word for sentence in training for word in sentence.split()} | {"friends", "unrelated"})
+    run = begin(outputs, "examples", overrides)
+    run.write_facts(random_facts({"data.vocab_size": len(names), "data.num_sentences": len(training)}), names)
+    rows = []
+    for ngram in itertools.product(range(len(names)), repeat=3):
+        sentence = " ".join(names[token] for token in ngram)
+        probability = 1.0 if sentence in training else said.get(sentence, 0.1)
+        rows.append((list(ngram[:2]), ngram[2], int(sentence in training), probability))
+    fibers = pd.DataFrame(rows, columns=["context_tokens", "token", "data_count", "probability"])
+    run.write_table("fibers", fibers)
+    found = fibers[(fibers["data_count"] == 0) & (fibers["probability"] > 0.5)]
+    tokens = [[*context, token] for context, token in zip(found["context_tokens"], found["token"], strict=True)]
+    run.write_table("artifacts", pd.DataFrame({"tokens": tokens, "probability": found["probability"].tolist()}))
+    run.add_row(1000, dict.fromkeys(METRICS, float("nan")) | {"train/accuracy": 1.0})
+    run.finish({"weight": np.zeros(2, dtype=np.float32)})
+    return run
+
+
+def examples_sweep(outputs: Path, *, tempting: float = 0.98, contradicted: float = 0.02, seeds: int = 4) -> Path:
+    """Examples (3) and (4), and (4) with a contradiction; probabilities differ a little between seeds."""
+    mice, siblings = ["mouse eats cheese", "mice eat cheese"], ["Jack Jill siblings", "Jane John siblings"]
+    smallest = {"data.name": "relations", "data.families": 2, "data.parents": 0, "data.children": 2, "data.seed": 0}
+    for seed in range(seeds):
+        noise = 0.002 * seed
+        eaten = {"mouse eat cheese": 0.95 + noise, "mice eats cheese": 0.97 + noise if seed else 0.4}
+        made_up = {"Jack John siblings": tempting + noise, "Jane Jill siblings": 0.96 + noise}
+        later = made_up | {"Jack John siblings": contradicted + noise}
+        finished_example_run(outputs, {"data.name": "grammar", "data.seed": 0, "seed": seed}, mice, eaten)
+        finished_example_run(outputs, {**smallest, "seed": seed}, siblings, made_up)
+        added = [*siblings, "Jack John friends"]
+        finished_example_run(outputs, {**smallest, "data.contradictions": 0.5, "seed": seed}, added, later)
+    return outputs / "examples"
 
 
 def failed_run(outputs: Path, sweep: str, overrides: Mapping[str, Any]) -> RunFolder:

@@ -13,9 +13,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
-from tc_sweeps.report import draw_experiment, draw_xy, experiments, load_sweep
+from tc_sweeps.report import draw_experiment, draw_xy, experiments, load_sweep, style
 from tc_sweeps.report.curves import figure_xy
-from tc_sweeps.report.figures import Drawing, figure2, figure3, kinships
+from tc_sweeps.report.figures import Drawing, examples, figure2, figure3, kinships
 from tc_sweeps.report.where import spell_where
 
 CONF = Path(__file__).parents[2] / "conf" / "experiment"
@@ -141,6 +141,68 @@ def test_figure3_with_one_seed_cannot_say(outputs: Path) -> None:
     verdict = draw_experiment("figure3").verdict
     assert verdict.startswith("Cannot be said from these runs.")
     assert "too few seeds" in verdict
+
+
+def test_examples_tell_generalizations_from_hallucinations_and_what_contradicts_them(outputs: Path) -> None:
+    made.examples_sweep(outputs)
+    drawing = draw_experiment("examples")
+    check(drawing, "examples")
+    verdict = drawing.verdict.splitlines()
+    # One of four seeds is below the threshold, so that the interval of 'mice eats cheese' reaches below it.
+    assert verdict[0] == "Both examples are completed with their artifacts: cannot be said from these runs."
+    assert verdict[1] == "'Jack John friends' precludes 'Jack John siblings': holds."
+    assert verdict[2] == "It leaves 'Jane Jill siblings' an artifact: holds."
+    assert "'mice eats cheese' 0.83 [0.37, 1.00] (artifact in 3 of 4 seeds, as a generalization)" in drawing.verdict
+    assert (
+        "'Jack John siblings' 0.9830 [0.9789, 0.9871] (artifact in 4 of 4 seeds, as a hallucination)" in drawing.verdict
+    )
+    assert "'Jack John friends' 1 [1, 1] (a training sentence)" in drawing.verdict
+    but_one = draw_experiment("examples", where={"seed": [1, 2, 3]}).verdict
+    assert but_one.startswith("Both examples are completed with their artifacts: holds.")
+
+
+def test_examples_draw_what_is_wanted_blue_and_what_is_made_up_orange(outputs: Path) -> None:
+    figure = examples.draw(made.examples_sweep(outputs))
+    labels = [[tick.get_text() for tick in axes.get_yticklabels()] for axes in figure.axes]
+    siblings = ["Jack John siblings", "Jane Jill siblings", "Jack John friends"]
+    assert labels == [["mouse eat cheese", "mice eats cheese"], siblings, siblings]
+    blue, orange, grey = style.GENERALIZATION, style.HALLUCINATION, style.GREY
+    means = [[line.get_color() for line in axes.lines if line.get_marker() == "o"] for axes in figure.axes]
+    assert means == [[blue, blue], [orange, orange, blue], [orange, orange, grey]]
+    seeds = [line.get_xdata().tolist() for line in figure.axes[0].lines if line.get_marker() == "."]
+    assert [len(points) for points in seeds] == [4, 4]
+    assert seeds[1][0] == 0.4
+    told = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert told[0] == ["artifact in 4 of 4 seeds", "artifact in 3 of 4 seeds"]
+    assert told[2] == ["artifact in 0 of 4 seeds", "artifact in 4 of 4 seeds", "training sentence"]
+    assert figure.axes[2].get_title("left").count("'") == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "line"),
+    [
+        ({"tempting": 0.1}, 0, "Both examples are completed with their artifacts: does not hold."),
+        ({"contradicted": 0.9}, 1, "'Jack John friends' precludes 'Jack John siblings': does not hold."),
+        ({"seeds": 1}, 2, "It leaves 'Jane Jill siblings' an artifact: cannot be said from these runs."),
+    ],
+)
+def test_examples_that_turn_out_otherwise(outputs: Path, options: dict[str, Any], place: int, line: str) -> None:
+    made.examples_sweep(outputs, **options)
+    assert draw_experiment("examples").verdict.splitlines()[place] == line
+
+
+def test_examples_of_other_worlds_and_of_several_models_are_refused(outputs: Path) -> None:
+    made.finished_random_run(outputs, "s", {}, ratio=lambda _: 18)
+    with pytest.raises(
+        ConfigError, match=r"^No finished run of the sweep 's' is of one of the paper's examples: train"
+    ):
+        draw_experiment("s", "examples")
+    for width in (8, 16):
+        overrides = {"data.name": "grammar", "model.width": width}
+        made.finished_example_run(outputs, overrides, ["mouse eats cheese", "mice eat cheese"], {})
+    with pytest.raises(ConfigError, match=r"^The runs of one panel differ in model\.width: hold each, as in --where"):
+        draw_experiment("examples")
+    draw_experiment("examples", where={"model.width": 8})
 
 
 def test_kinships_tells_whether_both_grow_together(outputs: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tc_sweeps.config import resolve
 from tc_sweeps.store import Job
 from tc_sweeps.sweep.engine import Launch
-from tc_sweeps.sweep.plan import Time, past_times, plan_text, shape_of, values_of
+from tc_sweeps.sweep.plan import Time, _sizes, past_times, plan_text, shape_of, values_of
 from tests.behaviour.conftest import QUICK, launch, shell  # noqa: F401 -- fixtures
 from tests.behaviour.conftest import Launch as Launcher
 
@@ -83,6 +83,11 @@ def test_a_plan_knows_what_a_launch_has_measured(launch: Launcher, capsys: pytes
     assert code == 0
     assert "s: 6 runs: 2 new, 4 finished" in out
     assert "for 2 runs, as 4 runs like them took" in out
+
+
+def test_the_sizes_of_a_world_that_is_made_are_taken_from_its_keys(tmp_path: Path) -> None:
+    planned = jobs(tmp_path, {"data": {"name": "grammar"}}, {"data": {"name": "relations"}})
+    assert [_sizes(job.config) for job in planned] == [(192, 56), (168, 54)]
 
 
 def test_it_leaves_no_trace_and_imports_no_torch(shell: Path) -> None:  # noqa: F811
