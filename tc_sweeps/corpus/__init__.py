@@ -6,6 +6,10 @@ from typing import Any
 from tc_sweeps.config import World
 from tc_sweeps.corpus.corpus import Corpus
 from tc_sweeps.corpus.kinships import kinships_corpus
+from tc_sweeps.corpus.latent import latent_corpus
+from tc_sweeps.corpus.low_rank import low_rank_corpus
+from tc_sweeps.corpus.modular import modular_corpus
+from tc_sweeps.corpus.noise import noised
 from tc_sweeps.corpus.pykeen import pykeen_corpus
 from tc_sweeps.corpus.random import random_corpus
 from tc_sweeps.corpus.tensor import Consistency, DataTensor, consistency
@@ -18,9 +22,13 @@ _BUILDERS: dict[str, Callable[[Any], Corpus]] = {
     "triples": triples_corpus,
     "kinships": kinships_corpus,
     "pykeen": pykeen_corpus,
+    "latent": latent_corpus,
+    "modular": modular_corpus,
+    "low_rank": low_rank_corpus,
 }
 
 
 def build_corpus(data: World) -> Corpus:
     """Return the corpus of a resolved world config; raises `ConfigError` for input that cannot be used."""
-    return _BUILDERS[data.name](data)
+    assert data.seed is not None
+    return noised(_BUILDERS[data.name](data), share=data.noise, seed=data.seed)

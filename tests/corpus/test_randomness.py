@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from statistics import NormalDist
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tc_sweeps.corpus.randomness import random_bits, random_integers, random_order
+from tc_sweeps.corpus.randomness import random_bits, random_integers, random_normals, random_order
 
 MASK = (1 << 64) - 1
 signed = st.integers(-(2**63), 2**63 - 1)
@@ -117,3 +118,19 @@ def test_every_place_of_a_random_order_is_reached_by_every_item():
     places = torch.stack([random_order(seed, "a", 6) for seed in range(3000)])
     counts = torch.stack([torch.bincount(places[:, i], minlength=6) for i in range(6)]).double()
     assert (counts - 500).abs().max() < 5 * (3000 * 1 / 6 * 5 / 6) ** 0.5
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 2**31))
+def test_normals_are_the_quantiles_of_the_bits(seed, slot):
+    [drawn] = random_normals(seed, "x", torch.tensor([slot])).tolist()
+    share = ((plain_bits(seed, "x", 0, slot) >> 10) + 0.5) / 2**53
+    assert drawn == pytest.approx(NormalDist().inv_cdf(share), rel=1e-9, abs=1e-12)
+
+
+def test_normals_have_mean_0_variance_1_and_the_tails_of_the_normal():
+    drawn = random_normals(3, "x", torch.arange(100_000))
+    assert abs(float(drawn.mean())) < 5 / 100_000**0.5
+    assert abs(float(drawn.var()) - 1) < 5 * (2 / 100_000) ** 0.5
+    beyond = int((drawn.abs() > 2.5758).sum())
+    assert abs(beyond - 1000) < 5 * 1000**0.5, "1 % lie beyond 2.5758"
