@@ -111,12 +111,14 @@ class World:
     name: str = key("")
     seed: int | None = key(None)  # null: the run's seed, so that seeds differ in data and in weights
     order: int | None = key(3)  # tokens per sentence; the paper's corpora are triples
+    # Share of the distinct training n-grams that are made to end in a wrong token (tc_sweeps/corpus/noise.py).
+    noise: float = key(0.0, absent=0.0)
 
     generator: ClassVar[int] = 1  # raised when the same keys would give other sentences; part of the run identity
     contexts: ClassVar[str] = "all"  # the contexts that `artifacts.contexts=null` means in this world
 
     def sizes(self) -> tuple[int, int] | None:
-        """Return about how many training sentences and tokens there are, where the keys alone tell."""
+        """Return how many training sentences and tokens the corpus has, or None where its keys do not tell."""
         return None
 
 
@@ -130,6 +132,10 @@ class RandomData(World):
     # functional: distinct contexts with one completion each, so that every triple can be fitted to probability 1;
     # uniform: distinct n-grams of V^n, whose contexts may have several completions (threshold 1/2 is then out of reach)
     sampler: str = key("functional")
+
+    def sizes(self) -> tuple[int, int]:
+        """Return how many training sentences and tokens the corpus has."""
+        return self.num_sentences, self.vocab_size
 
 
 @dataclass
@@ -239,6 +245,69 @@ class RelationsData(World):
         return sentences, self.families * self.family + len(self.relations())
 
 
+@dataclass
+class FunctionData(World):
+    """A world that is known whole: each of the V^(n-1) contexts has one right completion, and W lists all of them."""
+
+    num_sentences: int | None = key(None)  # training sentences; null: all that are not held out
+    held_out_fraction: float = key(0.25)  # share of the contexts; 1,024 of 64^2: a recall within 1.6 points
+
+    def vocabulary(self) -> tuple[str, int]:
+        """Return the key that sets the number of tokens, and that number."""
+        raise NotImplementedError
+
+    def sizes(self) -> tuple[int, int]:
+        """Return how many training sentences and tokens the corpus has."""
+        V = self.vocabulary()[1]
+        contexts = V ** (_data_order(self) - 1)
+        rest = contexts - round(self.held_out_fraction * contexts)
+        return rest if self.num_sentences is None else self.num_sentences, V
+
+
+@dataclass
+class LatentData(FunctionData):
+    """Tokens belong to hidden classes, and those of the context decide the last token: structure that can be found."""
+
+    name: str = key("latent")
+    vocab_size: int = key(64)  # 4,096 contexts: exact counts cost milliseconds
+    classes: int = key(8)  # 64 pairs of classes, of which 400 sentences show each about 6 times
+    num_sentences: int | None = key(400)  # a tenth of the contexts: random data of this size needs twice the rank
+
+    def vocabulary(self) -> tuple[str, int]:
+        """Return the key that sets the number of tokens, and that number."""
+        return "vocab_size", self.vocab_size
+
+
+@dataclass
+class ModularData(FunctionData):
+    """Addition of the context's tokens modulo a number: a rule that is found long after the data are memorised."""
+
+    name: str = key("modular")
+    modulus: int = key(59)  # also the number of tokens; far smaller ones leave too few sums to find the rule from
+    held_out_fraction: float = key(0.5)  # see conf/experiment/modular.yaml
+
+    def vocabulary(self) -> tuple[str, int]:
+        """Return the key that sets the number of tokens, and that number."""
+        return "modulus", self.modulus
+
+
+@dataclass
+class LowRankData(FunctionData):
+    """The most probable completions of a CP tensor of logits, whose rank is chosen."""
+
+    name: str = key("low_rank")
+    vocab_size: int = key(64)  # as in `latent`
+    rank: int = key(4)  # about what the logits of 800 facts over 8 latent classes need
+    num_sentences: int | None = key(400)  # as in `latent`
+
+    def vocabulary(self) -> tuple[str, int]:
+        """Return the key that sets the number of tokens, and that number."""
+        return "vocab_size", self.vocab_size
+
+
+# A world that is known whole keeps a table of its contexts: 100 MB of triples, and a minute to label them.
+MOST_CONTEXTS = 2**22
+
 WORLDS: dict[str, type[World]] = {
     "random": RandomData,
     "triples": TriplesData,
@@ -246,6 +315,9 @@ WORLDS: dict[str, type[World]] = {
     "pykeen": PykeenData,
     "grammar": GrammarData,
     "relations": RelationsData,
+    "latent": LatentData,
+    "modular": ModularData,
+    "low_rank": LowRankData,
 }
 
 # --------------------------------------------------------------------------------------------------- the other groups
@@ -618,6 +690,7 @@ def _check_data(data: World) -> None:
     _at_least(1, data__num_sentences=getattr(data, "num_sentences", None))
     fraction = getattr(data, "held_out_fraction", 0.0)
     _require(0 <= fraction < 1, f"data.held_out_fraction={fraction} must lie in [0, 1).")
+    _require(0 <= data.noise < 1, f"data.noise={data.noise} must lie in [0, 1).")
     if isinstance(data, RandomData):
         _at_least(2, data__vocab_size=data.vocab_size)
         _one_of("data.sampler", data.sampler, ("functional", "uniform"))
@@ -652,6 +725,8 @@ def _check_data(data: World) -> None:
     if isinstance(data, PykeenData):
         for column in columns or []:
             _one_of("data.columns", column, ("subject", "relation", "object"))
+    if isinstance(data, FunctionData):
+        _check_function(data, order)
     if isinstance(data, KinshipsData):
         _require(order <= 3, f"data.order={order}: a kinship fact has 3 tokens.")
     if isinstance(data, GrammarData | RelationsData):
@@ -686,6 +761,27 @@ def _check_data(data: World) -> None:
         )
         share = data.contradictions
         _require(0 <= share <= 1, f"data.contradictions={share} must lie in [0, 1].")
+
+
+def _check_function(data: FunctionData, order: int) -> None:
+    name, V = data.vocabulary()
+    _require(V >= 2, f"data.{name}={V} must be at least 2.")
+    _require(
+        (order - 1) * math.log2(V) <= math.log2(MOST_CONTEXTS),
+        f"data.{name}={V} with data.order={order} has more than {MOST_CONTEXTS} contexts, and data={data.name} lists "
+        "the completion of each; lower one.",
+    )
+    if isinstance(data, LatentData):
+        _require(1 <= data.classes <= V, f"data.classes={data.classes} must lie between 1 and data.vocab_size={V}.")
+    if isinstance(data, LowRankData):
+        _at_least(1, data__rank=data.rank)
+    contexts = V ** (order - 1)
+    rest = contexts - round(data.held_out_fraction * contexts)
+    _require(
+        data.num_sentences is None or data.num_sentences <= rest,
+        f"data.num_sentences={data.num_sentences} is more than the {rest} sentences that are not held out; "
+        "lower it or data.held_out_fraction.",
+    )
 
 
 def _data_order(data: World) -> int:

@@ -41,6 +41,9 @@ PYKEEN = {"data.name": "pykeen"}
 KINSHIPS = {"data.name": "kinships"}
 GRAMMAR = {"data.name": "grammar"}
 RELATIONS = {"data.name": "relations"}
+LATENT = {"data.name": "latent"}
+MODULAR = {"data.name": "modular"}
+LOW_RANK = {"data.name": "low_rank"}
 
 # ------------------------------------------------------------------------------------------------------- the refusals
 
@@ -139,6 +142,32 @@ REFUSED = [
     ),
     ({**RELATIONS, "data.held_out_fraction": 0.001}, "data.held_out_fraction=0.001 of 336 facts rounds to none"),
     ({**RELATIONS, "data.held_out_fraction": -0.5}, "data.held_out_fraction=-0.5 must lie in [0, 1)"),
+    *(
+        ({**world, "data.noise": value}, f"data.noise={value} must lie in [0, 1)")
+        for world in ({}, KINSHIPS, MODULAR)
+        for value in (1.0, -0.1, math.nan)
+    ),
+    ({**MODULAR, "data.modulus": 1}, "data.modulus=1 must be at least 2"),
+    ({**MODULAR, "data.modulus": -7}, "data.modulus=-7 must be at least 2"),
+    ({**MODULAR, "data.modulus": 2049}, "data.modulus=2049 with data.order=3 has more than 4194304 contexts, and"),
+    (
+        {**LATENT, "data.order": 5},
+        "data.vocab_size=64 with data.order=5 has more than 4194304 contexts, and data=latent",
+    ),
+    ({**LOW_RANK, "data.order": 999}, "data.vocab_size=64 with data.order=999 has more than 4194304 contexts"),
+    ({**LATENT, "data.vocab_size": 1}, "data.vocab_size=1 must be at least 2"),
+    ({**LATENT, "data.classes": 0}, "data.classes=0 must lie between 1 and data.vocab_size=64"),
+    ({**LATENT, "data.classes": 65}, "data.classes=65 must lie between 1 and data.vocab_size=64"),
+    ({**LOW_RANK, "data.rank": 0}, "data.rank=0 must be at least 1"),
+    (
+        {**LATENT, "data.vocab_size": 20, "data.num_sentences": 301},
+        "data.num_sentences=301 is more than the 300 sentences that are not held out; lower it or",
+    ),
+    (
+        {**MODULAR, "data.modulus": 7, "data.num_sentences": 26},
+        "data.num_sentences=26 is more than the 25 sentences that are not held out",
+    ),
+    ({**LOW_RANK, "data.held_out_fraction": 1.0}, "data.held_out_fraction=1.0 must lie in [0, 1)"),
     # model
     *(({f"model.{name}": 0}, f"model.{name}=0 must be at least 1") for name in ("width", "layers", "heads")),
     *(({f"model.{name}": 0}, f"model.{name}=0 must be at least 1") for name in ("qk_width", "vo_width")),
@@ -272,6 +301,8 @@ def test_a_key_of_another_world_is_refused_and_not_suggested(world, unknown):
         ({**KINSHIPS, "artifacts.contexts": "all"}, {"artifacts.contexts": "all"}),
         (GRAMMAR, {"artifacts.contexts": "all", "data.order": 3, "data.held_out_fraction": 0.0}),
         (RELATIONS, {"artifacts.contexts": "all", "data.order": 3, "data.contradictions": 0.0}),
+        ({**MODULAR, "data.modulus": 2048}, {"artifacts.contexts": "all", "data.order": 3, "data.noise": 0.0}),
+        ({**LATENT, "data.num_sentences": 3072}, {"data.classes": 8}),
     ],
 )
 def test_every_null_that_stands_for_a_choice_is_replaced_by_it(overrides, chosen):

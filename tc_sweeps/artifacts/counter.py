@@ -237,6 +237,7 @@ class Counter:
             "corpus/train_ngrams": len(data.ngrams_Gn),
             "corpus/contexts": self.contexts.totals[member],
             "corpus/held_out_ngrams": None if held_out is None else len(held_out),
+            "corpus/replaced_ngrams": 0 if corpus.replaced is None else len(corpus.replaced),
             "corpus/ceiling_at_perfect_fit": self.most_tokens * self.contexts.totals[member] - reachable,
             "corpus/fully_fitted_accuracy": self._caps[member] - 2 / corpus.vocab_size,
         }

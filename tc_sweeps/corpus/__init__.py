@@ -8,6 +8,10 @@ from tc_sweeps.config import World
 from tc_sweeps.corpus.corpus import Corpus
 from tc_sweeps.corpus.grammar import grammar_corpus
 from tc_sweeps.corpus.kinships import kinships_corpus
+from tc_sweeps.corpus.latent import latent_corpus
+from tc_sweeps.corpus.low_rank import low_rank_corpus
+from tc_sweeps.corpus.modular import modular_corpus
+from tc_sweeps.corpus.noise import noised
 from tc_sweeps.corpus.pykeen import pykeen_corpus
 from tc_sweeps.corpus.random import random_corpus
 from tc_sweeps.corpus.relations import relations_corpus
@@ -23,10 +27,14 @@ _BUILDERS: dict[str, Callable[[Any], Corpus]] = {
     "pykeen": pykeen_corpus,
     "grammar": grammar_corpus,
     "relations": relations_corpus,
+    "latent": latent_corpus,
+    "modular": modular_corpus,
+    "low_rank": low_rank_corpus,
 }
 
 
 def build_corpus(data: World) -> Corpus:
     """Return the corpus of a resolved world config; raises `ConfigError` for input that cannot be used."""
     assert data.seed is not None
-    return replace(_BUILDERS[data.name](data), judge_seed=data.seed)
+    corpus = replace(_BUILDERS[data.name](data), judge_seed=data.seed)
+    return noised(corpus, share=data.noise, seed=data.seed)

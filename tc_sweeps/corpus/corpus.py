@@ -30,6 +30,7 @@ class Corpus:
     truth: Tensor | None = None  # [K, n], W: the n-grams that are right; None where the world defines none
     labelled: Literal["truth", "all"] | Tensor = "truth"  # or [C, n-1]
     contexts: Literal["all", "typed"] = "all"  # the contexts considered, unless a config says otherwise
+    replaced: Tensor | None = None  # [K, n], the distinct n-grams in whose place noise is trained; still in `truth`
     tokens: Sequence[str] | None = None  # the tokens' names, [V]
     judge_seed: int = 0  # which half of the contexts is the judge's
     remarks: Sequence[str] = ()  # what a user should be told about the data, in whole sentences

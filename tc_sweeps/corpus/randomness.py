@@ -60,3 +60,10 @@ def judged(seed: Tensor | int, head: Tensor, last: Tensor) -> Tensor:
 def random_order(seed: int, stream: str, count: int) -> Tensor:
     """Return the indices `0..count-1` in a random order, [count]."""
     return torch.argsort(random_bits(seed, stream, 0, torch.arange(count)), stable=True)
+
+
+def random_normals(seed: int, stream: str, slots: Tensor) -> Tensor:
+    """Return one standard normal number per slot, in float64: the normal quantile of a uniform 53-bit number."""
+    uniform = ((random_bits(seed, stream, 0, slots) >> 10).double() + 0.5) / 2**53
+    quantile: Tensor = torch.special.ndtri(uniform)
+    return quantile

@@ -30,7 +30,7 @@ MOST_VALUES = 12  # of an axis in one line
 
 Shape = str  # what runs have in common that take equally long for a step
 # What makes no step longer. Evaluations do: few and many steps for each are different shapes.
-_SHAPELESS = {"data.seed", "training.steps", "training.evaluations", "training.warmup_steps"}
+_SHAPELESS = {"data.seed", "data.noise", "training.steps", "training.evaluations", "training.warmup_steps"}
 _SHAPING = [
     name
     for name, _, metadata in leaves(Config())
@@ -191,13 +191,10 @@ def _sizes(config: Config) -> tuple[int, int]:
     if (told := config.data.sizes()) is not None:
         return told
     values = values_of(config)
-    sentences, tokens = values.get("data.num_sentences"), values.get("data.vocab_size")
-    if sentences is not None and tokens is not None:
-        return int(sentences), int(tokens)
     path = data_file("kinships.tsv") if config.data.name == "kinships" else values.get("data.path")
     lines, words = _file_sizes(path) if path else (10_000, 200)  # a graph that is not looked at: one of the small ones
     left = lines * (1 - (values.get("data.held_out_fraction") or 0.0))
-    return int(sentences or left) or 1, int(tokens or words)
+    return int(values.get("data.num_sentences") or left) or 1, words
 
 
 @cache

@@ -60,6 +60,45 @@ def test_every_metric_equals_brute_force(
         assert set(counted.rows[member]) <= set(METRICS)
 
 
+NOISED = [
+    {"name": "latent", "vocab_size": 9, "classes": 3, "num_sentences": 20},
+    {"name": "modular", "modulus": 8},
+    {"name": "low_rank", "vocab_size": 8, "rank": 2, "held_out_fraction": 0.3},
+]
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("data", NOISED, ids=lambda data: str(data["name"]))
+def test_labels_of_a_noised_world_equal_brute_force(data: dict[str, object], order: int) -> None:
+    corpora = [build_corpus(resolve({"data": {**data, "noise": 0.2, "seed": seed}}).data) for seed in (0, 1)]
+    model = sharp_model(corpora, "attention", seed=5)
+    counted = counter(corpora, order=order, threshold=0.1)
+    rows = counted.evaluate(model).rows
+    for member, corpus in enumerate(corpora):
+        expected = brute_force(model, member, corpus, threshold=0.1, order=order, contexts="all")
+        assert_rows_equal(rows[member], expected)
+        assert counted.facts(member)["corpus/replaced_ngrams"] == round(0.2 * len(corpus.sentences)) > 0
+
+
+def test_an_original_that_noise_replaced_is_a_generalization_and_does_not_enter_recall() -> None:
+    corpus = build_corpus(resolve({"data": {"name": "modular", "modulus": 5, "noise": 0.3}}).data)
+    replaced = {tuple(ngram) for ngram in corpus.replaced.tolist()}
+    model = sharp_model([corpus], "attention", seed=1)
+    p = in_float64(model).probabilities(corpus.replaced[:, :-1]).gather(1, corpus.replaced[:, -1:])
+    threshold = float(p.max()) * 0.999  # so that at least one original is restored
+    row = counter([corpus], threshold=threshold).evaluate(model).rows[0]
+    forgotten = dataclasses.replace(
+        corpus, truth=torch.tensor([w for w in corpus.truth.tolist() if tuple(w) not in replaced])
+    )
+    without = counter([forgotten], threshold=threshold).evaluate(model).rows[0]
+    assert row["generalization/count"] - without["generalization/count"] == int((p > threshold).sum()) > 0
+    assert row["generalization/recall"] == without["generalization/recall"]
+
+
+def test_a_world_without_noise_has_replaced_nothing() -> None:
+    assert counter([labelled_world("truth")]).facts(0)["corpus/replaced_ngrams"] == 0
+
+
 @pytest.mark.parametrize("contexts", ["all", "typed"])
 @pytest.mark.parametrize("order", [2, 3, 4])
 @pytest.mark.parametrize("threshold", THRESHOLDS)

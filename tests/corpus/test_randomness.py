@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from statistics import NormalDist
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tc_sweeps.corpus.randomness import judged, random_bits, random_integers, random_order
+from tc_sweeps.corpus.randomness import judged, random_bits, random_integers, random_normals, random_order
 
 MASK = (1 << 64) - 1
 signed = st.integers(-(2**63), 2**63 - 1)
@@ -139,3 +140,19 @@ def test_the_judges_half_is_the_same_for_members_of_a_stack_and_for_products_of_
     for m in range(2):
         for p in range(7):
             assert torch.equal(together[m, p], judged(int(seeds[m]), heads[m, p].expand(9, -1), lasts[m]))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 2**31))
+def test_normals_are_the_quantiles_of_the_bits(seed, slot):
+    [drawn] = random_normals(seed, "x", torch.tensor([slot])).tolist()
+    share = ((plain_bits(seed, "x", 0, slot) >> 10) + 0.5) / 2**53
+    assert drawn == pytest.approx(NormalDist().inv_cdf(share), rel=1e-9, abs=1e-12)
+
+
+def test_normals_have_mean_0_variance_1_and_the_tails_of_the_normal():
+    drawn = random_normals(3, "x", torch.arange(100_000))
+    assert abs(float(drawn.mean())) < 5 / 100_000**0.5
+    assert abs(float(drawn.var()) - 1) < 5 * (2 / 100_000) ** 0.5
+    beyond = int((drawn.abs() > 2.5758).sum())
+    assert abs(beyond - 1000) < 5 * 1000**0.5, "1 % lie beyond 2.5758"

@@ -60,6 +60,20 @@ def test_the_default_run_keeps_its_id() -> None:
     assert run_id(resolve({})) == "3ac3d4deb72a923d"
 
 
+@pytest.mark.parametrize(
+    ("data", "known"),
+    [
+        ({"name": "kinships"}, "d7f14e25e14f80eb"),
+        ({"name": "pykeen"}, "7b4432d6b1c314ab"),
+        ({"name": "triples", "path": data_file("eats.tsv")}, "74c4e3aabddd2df9"),
+        ({"name": "random", "num_sentences": 400}, "e425cd4c5ed8e358"),
+    ],
+)
+def test_runs_made_before_there_was_noise_keep_their_ids(data: dict[str, Any], known: str) -> None:
+    assert run_id(resolve({"data": data})) == known == run_id(resolve({"data": {**data, "noise": 0.0}}))
+    assert run_id(resolve({"data": {**data, "noise": 0.1}})) != known
+
+
 def test_an_id_is_16_hex_digits_and_the_same_each_time() -> None:
     first, second = run_id(a_config("kinships")), run_id(a_config("kinships"))
     assert first == second

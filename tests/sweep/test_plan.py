@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tc_sweeps.config import resolve
+from tc_sweeps.corpus import build_corpus
 from tc_sweeps.store import Job
 from tc_sweeps.sweep.engine import Launch
 from tc_sweeps.sweep.plan import Time, _sizes, past_times, plan_text, shape_of, values_of
@@ -65,10 +66,32 @@ def test_rates_seeds_and_more_steps_are_of_one_shape(tmp_path: Path) -> None:
         {"seed": 3, "training": {"learning_rate": 0.1}, "sweep": "t"},
         {"training": {"steps": 2000, "evaluations": 40}},
     )
+    same += jobs(tmp_path, {"data": {"noise": 0.1}})
     other = jobs(tmp_path, {"model": {"width": 16}}, {"data": {"num_sentences": 400}}, {"training": {"evaluations": 2}})
     shapes = [shape_of(values_of(job.config)) for job in [*same, *other]]
-    assert len(set(shapes[:3])) == 1
+    assert len(set(shapes[:4])) == 1
     assert len(set(shapes)) == 4
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"name": "random", "num_sentences": 30},
+        {"name": "kinships", "held_out_fraction": 0.3},
+        {"name": "latent", "noise": 0.1},
+        {"name": "latent", "num_sentences": None},
+        {"name": "modular", "modulus": 7, "held_out_fraction": 0.3},
+        {"name": "modular", "modulus": 7, "order": 4},
+        {"name": "low_rank", "vocab_size": 9, "num_sentences": 5},
+    ],
+    ids=str,
+)
+def test_the_sizes_of_a_corpus_are_known_before_it_is_built(data: dict[str, object]) -> None:
+    config = resolve({"data": data})
+    corpus = build_corpus(config.data)
+    sentences, tokens = _sizes(config)
+    assert tokens == corpus.vocab_size
+    assert abs(sentences - len(corpus.sentences)) <= (1 if data["name"] == "kinships" else 0), "a share of the contexts"
 
 
 def test_a_plan_knows_what_a_launch_has_measured(launch: Launcher, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
