@@ -9,6 +9,7 @@ from tc_sweeps.corpus.kinships import kinships_corpus
 from tc_sweeps.corpus.pykeen import pykeen_corpus
 from tc_sweeps.corpus.random import random_corpus
 from tc_sweeps.corpus.tensor import Consistency, DataTensor, consistency
+from tc_sweeps.corpus.text import text_corpus
 from tc_sweeps.corpus.triples import triples_corpus
 
 __all__ = ["Consistency", "Corpus", "DataTensor", "build_corpus", "consistency"]
@@ -18,6 +19,7 @@ _BUILDERS: dict[str, Callable[[Any], Corpus]] = {
     "triples": triples_corpus,
     "kinships": kinships_corpus,
     "pykeen": pykeen_corpus,
+    "text": text_corpus,
 }
 
 
