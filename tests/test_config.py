@@ -43,7 +43,10 @@ KINSHIPS = {"data.name": "kinships"}
 # ------------------------------------------------------------------------------------------------------- the refusals
 
 REFUSED = [
-    ({"data.name": "randm"}, "data.name=randm is not one of random, triples, kinships, pykeen, text; did you mean 'random'?"),
+    (
+        {"data.name": "randm"},
+        "data.name=randm is not one of random, triples, kinships, pykeen, text; did you mean 'random'?",
+    ),
     ({"data.name": ""}, "data.name= is not one of"),
     ({"sweep": ""}, "sweep='' must name a folder"),
     ({"sweep": "a/b"}, "sweep='a/b' must name a folder"),

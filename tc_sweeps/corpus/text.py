@@ -50,9 +50,9 @@ def text_corpus(data: TextData) -> Corpus:
     Raises `ConfigError` for a file that is missing, empty or not UTF-8, for a text too short for a single window, a
     `vocab_size` that no tokenizer of the text can have, and where nothing remains to train on.
 
-    Example (n = 3, V = 5, nothing held out): 'the cat sees the dog and the cat sees a fly' is trained on as (the cat
-    sees) twice, (cat sees the), (sees the dog), (the dog and), (dog and the), (and the cat); 'a' and 'fly' are rarer
-    than the five words the, cat, sees, and, dog, so (cat sees a) and (sees a fly) are left out.
+    Example (n = 3, V = 5, nothing held out): in 'the cat sees the dog and the cat sees a fly' the most frequent words
+    are the, cat, sees, and of those that occur once a, and. It is trained on as (the cat sees) twice, (cat sees the),
+    (and the cat), (cat sees a); the four windows with 'dog' or 'fly' are left out.
     """
     assert data.path is not None
     assert data.order is not None
