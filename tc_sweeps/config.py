@@ -308,6 +308,21 @@ class LowRankData(FunctionData):
 # A world that is known whole keeps a table of its contexts: 100 MB of triples, and a minute to label them.
 MOST_CONTEXTS = 2**22
 
+
+@dataclass
+class TextData(World):
+    """Any UTF-8 text: its sentences are the windows of `order` tokens that slide over it; needs the `text` extra."""
+
+    name: str = key("text")
+    path: str | None = key(None)  # as in triples: its contents, not its place, enter the identity
+    tokenizer: str = key("words")  # words: the most frequent ones; bpe: pieces of words, trained on the text itself
+    vocab_size: int = key(1000)  # at most; V^3 is a billion n-grams, counted in half a minute on one core
+    lowercase: bool = key(False)  # True: The and the are one word
+    num_sentences: int | None = key(None)  # training windows; null: all that are not held out
+    # Share of the text, in blocks of about 100 tokens: what the model has not read but could have written.
+    held_out_fraction: float = key(0.1)
+
+
 WORLDS: dict[str, type[World]] = {
     "random": RandomData,
     "triples": TriplesData,
@@ -318,6 +333,7 @@ WORLDS: dict[str, type[World]] = {
     "latent": LatentData,
     "modular": ModularData,
     "low_rank": LowRankData,
+    "text": TextData,
 }
 
 # --------------------------------------------------------------------------------------------------- the other groups
@@ -722,6 +738,10 @@ def _check_data(data: World) -> None:
         )
         named = [c for c in columns or [] if not isinstance(c, int)]
         _require(data.header or not named, f"data.columns={columns} has names: set data.header=true, or use positions.")
+    if isinstance(data, TextData):
+        _require(bool(data.path), "data.path is missing: name the file of text, as in data.path=book.txt.")
+        _at_least(2, data__vocab_size=data.vocab_size)
+        _one_of("data.tokenizer", data.tokenizer, ("words", "bpe"))
     if isinstance(data, PykeenData):
         for column in columns or []:
             _one_of("data.columns", column, ("subject", "relation", "object"))

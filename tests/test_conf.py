@@ -14,7 +14,7 @@ from tc_sweeps.config import Config, resolve
 
 CONF = Path(cli.__file__).parents[1] / "conf"
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment")
-NEEDED = {"triples": ["data.path=facts.tsv"]}
+NEEDED = {"triples": ["data.path=facts.tsv"], "text": ["data.path=book.txt"]}
 
 
 def composed(*overrides: str) -> Config:

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import torch
 
 from tc_sweeps.config import METRICS
 from tc_sweeps.corpus import Corpus
@@ -49,7 +50,6 @@ def accuracy_cap(corpus: Corpus, order: int, *, sees_multisets: bool) -> float:
         context[:, :-1] = context[:, :-1].sort(dim=1).values
     _, class_G, _ = distinct_rows(context)
     answers, _, count = distinct_rows(class_G[:, None] * corpus.vocab_size + tensor.ngrams_Gn[:, -1:])
-    majority: dict[int, int] = {}
-    for answered, times in zip((answers[:, 0] // corpus.vocab_size).tolist(), count.tolist(), strict=True):
-        majority[answered] = max(majority.get(answered, 0), times)
-    return sum(majority.values()) / len(tensor.ngrams_Gn)
+    majority = torch.zeros(len(class_G), dtype=torch.int64)  # of each class, of which there are no more than n-grams
+    majority.scatter_reduce_(0, answers[:, 0] // corpus.vocab_size, count, "amax")
+    return int(majority.sum()) / len(tensor.ngrams_Gn)

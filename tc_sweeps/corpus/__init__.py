@@ -16,6 +16,7 @@ from tc_sweeps.corpus.pykeen import pykeen_corpus
 from tc_sweeps.corpus.random import random_corpus
 from tc_sweeps.corpus.relations import relations_corpus
 from tc_sweeps.corpus.tensor import Consistency, DataTensor, consistency
+from tc_sweeps.corpus.text import text_corpus
 from tc_sweeps.corpus.triples import triples_corpus
 
 __all__ = ["Consistency", "Corpus", "DataTensor", "build_corpus", "consistency"]
@@ -30,6 +31,7 @@ _BUILDERS: dict[str, Callable[[Any], Corpus]] = {
     "latent": latent_corpus,
     "modular": modular_corpus,
     "low_rank": low_rank_corpus,
+    "text": text_corpus,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -34,6 +34,7 @@ class Corpus:
     tokens: Sequence[str] | None = None  # the tokens' names, [V]
     judge_seed: int = 0  # which half of the contexts is the judge's
     remarks: Sequence[str] = ()  # what a user should be told about the data, in whole sentences
+    _tensors: dict[int, DataTensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def order(self) -> int:
@@ -41,8 +42,10 @@ class Corpus:
         return self.sentences.shape[1]
 
     def tensor(self, order: int) -> DataTensor:
-        """Return the data tensor D^n."""
-        return DataTensor.of(self.sentences, order, self.vocab_size)
+        """Return the data tensor D^n, made once: of a million sentences it takes a quarter of a second."""
+        if order not in self._tensors:
+            self._tensors[order] = DataTensor.of(self.sentences, order, self.vocab_size)
+        return self._tensors[order]
 
     def held_out_ngrams(self, order: int) -> Tensor | None:
         """Return the distinct held-out n-grams truncated to `order`, [K, order], without those that are in D^n."""

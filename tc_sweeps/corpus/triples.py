@@ -10,6 +10,7 @@ from pathlib import Path
 from tc_sweeps.config import ConfigError, TriplesData
 from tc_sweeps.corpus.corpus import Corpus
 from tc_sweeps.corpus.facts import Row, facts_corpus
+from tc_sweeps.corpus.reading import utf8_text
 
 
 def triples_corpus(data: TriplesData) -> Corpus:
@@ -66,17 +67,8 @@ def read_rows(path: Path, data: TriplesData) -> list[Row]:
 
 def _parse(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of every line that is not blank."""
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise ConfigError(f"data.path={path} cannot be read: {getattr(error, 'strerror', error)}.") from error
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}, line {line}: the file is not UTF-8 (byte 0x{content[error.start]:02x}).") from error
     # Only line ends end a line: Python's own splitlines knows other characters that may stand in a token.
-    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
+    lines = io.StringIO(utf8_text(path), newline="")
     # Quotes mean something in a CSV file only; a token of a TSV file may begin with one.
     if delimiter == "\t":
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)

@@ -60,10 +60,11 @@ def trained_tensors(corpus: Corpus, positions: str) -> list[DataTensor]:
     """
     tensors = []
     for order in range(2, corpus.order + 1):
-        sentences = corpus.sentences
         if positions == "last" and order < corpus.order:
-            sentences = sentences[sentences[:, order] < 0]
-        tensor = DataTensor.of(sentences, order, corpus.vocab_size)
+            sentences = corpus.sentences[corpus.sentences[:, order] < 0]
+            tensor = DataTensor.of(sentences, order, corpus.vocab_size)
+        else:
+            tensor = corpus.tensor(order)
         if len(tensor.ngrams_Gn):
             tensors.append(tensor)
     return tensors

@@ -14,7 +14,10 @@ from tc_sweeps.store import run_id
 from tc_sweeps.store.identity import identity
 
 # What a user may name for each world to get a config that can be run.
-SPOKEN: dict[str, dict[str, Any]] = {"triples": {"path": data_file("kinships.tsv")}}
+SPOKEN: dict[str, dict[str, Any]] = {
+    "triples": {"path": data_file("kinships.tsv")},
+    "text": {"path": data_file("kinships.tsv")},
+}
 
 
 def a_config(world: str = "random", **groups: Any) -> Config:
@@ -200,6 +203,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         run_id(triples(tmp_path / "missing.tsv"))
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory\.$"):
         run_id(triples(tmp_path))
+
+
+def test_a_text_counts_by_its_contents(tmp_path: Path) -> None:
+    def text(path: Path) -> Config:
+        return resolve({"data": {"name": "text", "path": str(path)}})
+
+    here, there = tmp_path / "here.txt", tmp_path / "there.txt"
+    here.write_text("once upon a time", encoding="utf-8")
+    there.write_text("once upon a time", encoding="utf-8")
+    assert run_id(text(here)) == run_id(text(there))
+    there.write_text("once upon a tide", encoding="utf-8")
+    assert run_id(text(here)) != run_id(text(there))
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("facts.tsv", "\t"), ("facts.csv", ",")])
