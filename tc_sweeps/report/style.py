@@ -27,6 +27,8 @@ from tc_sweeps.store.files import replace
 # Okabe and Ito's palette, the pale yellow left out: it cannot be seen as a line on white.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "#8A8A8A"
+# Wherever a curve is one of the two: the palette's blue and vermilion, which all readers tell apart.
+GENERALIZATION, HALLUCINATION = "#0072B2", "#D55E00"
 LINES = ["-", "--", ":", "-."]
 HATCHES = {"--": "////", ":": "....", "-.": "\\\\\\\\"}  # of a band, by the style of its line
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
@@ -74,6 +76,11 @@ def save(figure: Figure, path: Path) -> list[Path]:
 def shades(count: int) -> list[Any]:
     """Return `count` colours in order from dark to light, for values that have an order."""
     return list(mpl.colormaps["viridis"](np.linspace(0.0, 0.85, count)))
+
+
+def metric_colour(metric: str) -> str:
+    """Return the colour of a curve that stands alone: that of generalization or hallucination where it is one."""
+    return {"generalization": GENERALIZATION, "hallucination": HALLUCINATION}.get(metric.split("/")[0], COLOURS[0])
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import made
 import pytest
+
+from tc_sweeps.config import WORLDS
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +25,10 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
     return Path("outputs")
+
+
+@pytest.fixture
+def contradicted(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a second world with a truth, which has the key data.contradictions."""
+    monkeypatch.setitem(WORLDS, "contradicted", made.Contradicted)
+    return "contradicted"

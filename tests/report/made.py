@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tc_sweeps.config import resolve
+from tc_sweeps.config import KinshipsData, resolve
+from tc_sweeps.config import key as config_key
 from tc_sweeps.store.folder import RunFolder
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -117,6 +119,26 @@ def finished_kinships_run(
             "hallucination/per_context": wrong,
         }
         run.add_row(step, metrics)
+    run.finish({"weight": np.zeros(2, dtype=np.float32)})
+    return run
+
+
+@dataclass
+class Contradicted(KinshipsData):
+    """A world of the tests' own, whose training data may contradict its hallucinations."""
+
+    name: str = config_key("contradicted")
+    contradictions: float = config_key(0.0)
+
+
+def finished_run(
+    outputs: Path, sweep: str, overrides: Mapping[str, Any], evaluations: Mapping[int, Mapping[str, float]]
+) -> RunFolder:
+    """A run with the metrics of each evaluation given by step; those that are not named are undefined."""
+    run = begin(outputs, sweep, overrides)
+    run.write_facts(random_facts({}), None)
+    for step, metrics in evaluations.items():
+        run.add_row(step, dict.fromkeys(METRICS, float("nan")) | metrics)
     run.finish({"weight": np.zeros(2, dtype=np.float32)})
     return run
 
