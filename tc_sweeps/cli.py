@@ -1,4 +1,4 @@
-"""The verbs: run, plan, status, table, figure. Nothing here imports torch before a run starts."""
+"""The verbs: run, plan, status, table, figure, artifacts. Nothing here imports torch before a run starts."""
 
 from __future__ import annotations
 
@@ -224,6 +224,14 @@ def figure(arguments: argparse.Namespace) -> None:
     print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by, where=where))
 
 
+def artifacts(arguments: argparse.Namespace) -> None:
+    """Print the most confident artifacts of a run."""
+    from tc_sweeps.report import artifacts_text
+
+    labels = [label.strip() for given in arguments.label for label in given.split(",")]
+    print(artifacts_text(arguments.run, top=arguments.top, labels=labels, containing=arguments.containing))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tc-sweeps", description="Train toy transformers in sweeps and count their artifacts exactly."
@@ -260,6 +268,25 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--y", metavar="METRIC", help="a metric or a fact")
     drawn.add_argument("--by", metavar="KEY", help="one line for each value of this key; a second axis has its own")
     drawn.set_defaults(function=figure)
+    listed = verbs.add_parser(
+        "artifacts",
+        help="print what a run is most confident of that its data do not hold",
+        description="Print the most confident artifacts of a finished run, one a line: rank among those kept by name, "
+        "tokens, probability of the last one, label, whether the context is in the data, and what is right in it.",
+    )
+    listed.add_argument("run", metavar="RUN", help="SWEEP/RUN_ID, or the beginning of it, or the path of its folder")
+    listed.add_argument("--top", type=int, default=50, metavar="N", help="how many at most (default: %(default)s)")
+    listed.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="LABEL[,LABEL...]",
+        help="only generalization (it is true), hallucination (it is not) or unlabelled (nothing says); repeatable",
+    )
+    listed.add_argument(
+        "--containing", metavar="TOKEN", help="only n-grams with this token: its name, or its number where it has none"
+    )
+    listed.set_defaults(function=artifacts)
     return parser
 
 

@@ -34,8 +34,9 @@ def most_confident(
     """Return the artifacts of a stack of one with the greatest probability, at most `limit`, most confident first.
 
     Columns: `tokens` (the n-gram), `probability` (of its last token, float64), `label` (generalization, hallucination
-    or unlabelled), `seen` (whether its context is in the data). With at most `limit` artifacts the table
-    is complete; of more, float32 decides which are kept.
+    or unlabelled), `seen` (whether its context is in the data), `right` (the last tokens that W has in its context, or
+    D^n where the world defines no W; possibly none). With at most `limit` artifacts the table is complete; of more,
+    float32 decides which are kept.
     """
     doubles = in_float64(model)
     data = corpus.tensor(order)
@@ -68,6 +69,7 @@ def most_confident(
             "probability": probability_K.tolist(),
             "label": _labels(corpus, kept, order),
             "seen": (find_rows(kept[:, :-1], data.contexts_Cn) >= 0).tolist(),
+            "right": _right(corpus, kept[:, :-1], order),
         }
     )
 
@@ -149,4 +151,20 @@ def _labels(corpus: Corpus, ngrams_Kn: Tensor, order: int) -> list[str]:
     return [
         "generalization" if true else "hallucination" if spoken else "unlabelled"
         for true, spoken in zip(true_K.tolist(), spoken_K.tolist(), strict=True)
+    ]
+
+
+def _right(corpus: Corpus, contexts_Kn: Tensor, order: int) -> list[list[int]]:
+    """Return the last tokens that the truth has in each context, or the data where nothing says what is true.
+
+    Example: of W = (a b x), (a b y), (b c x) the contexts (a b), (c a) have [x, y] and [].
+    """
+    known = corpus.truth_ngrams(order)
+    ngrams_Gn = corpus.tensor(order).ngrams_Gn if known is None else known  # sorted: a context's n-grams lie together
+    contexts, _, count_C = distinct_rows(ngrams_Gn[:, :-1])
+    end_C, token_G = count_C.cumsum(0), ngrams_Gn[:, -1].tolist()
+    place_K = find_rows(contexts_Kn, contexts)
+    spans = zip((end_C - count_C)[place_K].tolist(), end_C[place_K].tolist(), strict=True)
+    return [
+        token_G[begin:end] if found else [] for found, (begin, end) in zip((place_K >= 0).tolist(), spans, strict=True)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tc_sweeps.report.artifacts import artifacts_text
 from tc_sweeps.report.frame import load_curves, load_survival, load_sweep, over_seeds, swept_keys
 from tc_sweeps.report.status import all_sweeps, sweep_status
 from tc_sweeps.report.table import write_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Drawing",
     "all_sweeps",
+    "artifacts_text",
     "best_text",
     "best_trials",
     "draw_experiment",

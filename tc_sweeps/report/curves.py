@@ -117,7 +117,7 @@ def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str], where: Where | No
     runs = runs.assign(**{PLACE: _places(axes, runs, x), CEILING_PER_NGRAM: per_ngram})
     groups = split(runs, by)
     ordered = len(by) == 1 and pd.api.types.is_numeric_dtype(runs[by[0]]) and len(groups) > 2
-    colours = style.shades(len(groups)) if ordered else style.COLOURS
+    colours = style.shades(len(groups)) if ordered else style.COLOURS if by else [style.metric_colour(y)]
     handles, counts, has_ceiling = [], [], False
     joined = not _is_words(runs[x])  # nothing lies between two words
     for place, (values, part) in enumerate(groups):

@@ -52,6 +52,29 @@ def find_sweeps(home: Path = OUTPUTS) -> list[SweepFolder]:
     return [SweepFolder(path) for path in sorted(home.glob("*")) if _is_sweep(path)]
 
 
+def find_run(run: str | Path) -> RunFolder:
+    """Return the folder of a run: its path, SWEEP/RUN_ID, or SWEEP/ and the beginning of one run's id.
+
+    SWEEP is as in `find_sweep`. Raises `ConfigError` where no run or several are meant.
+    """
+    for path in dict.fromkeys([OUTPUTS / run, Path(run)]):
+        if (path / "config.yaml").is_file():
+            return RunFolder(path.resolve())
+    parent, beginning = Path(run).parent, Path(run).name
+    if any(_is_sweep(path) for path in (OUTPUTS / run, Path(run))) or parent == Path():
+        raise ConfigError(
+            f"'{run}' does not name a run: write SWEEP/RUN_ID, or its path; the beginning of an id is enough."
+        )
+    folder = find_sweep(parent)
+    names = [found.run_id for found in folder.runs(every=True)]
+    meant = [name for name in names if name.startswith(beginning)]
+    if len(meant) == 1:
+        return RunFolder(folder.path.resolve() / meant[0])
+    if meant:
+        raise ConfigError(f"'{run}' is the beginning of {len(meant)} runs, {listed(meant, 5)}: write more of the id.")
+    raise ConfigError(f"The sweep '{folder.path.name}' has no run '{beginning}'; it has {listed(names, 5)}.")
+
+
 def hint(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return the end of a sentence about an unknown name: the known one that it is near to, or else `otherwise`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +57,26 @@ def student_t(values: Iterable[float]) -> Interval:
     deviation = float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan
     half = float(half_width(np.asarray(deviation), np.asarray(len(numbers))))
     return Interval(mean, mean - half, mean + half, len(numbers))
+
+
+def judge(values: Iterable[Interval]) -> str:
+    """Return whether all values are above 0 (yes), one is not (no), or the intervals leave it open (unsure)."""
+    values = list(values)
+    if all(value.above(0) or (value.seeds > 1 and value.low == value.mean > 0) for value in values):
+        return "yes"
+    return "no" if any(value.below(0) or value.mean == value.high == 0 for value in values) else "unsure"
+
+
+def sum_up(answers: Sequence[str], what: str) -> str:
+    """Return in how many of several settings something holds, given the answer of `judge` for each."""
+    yes, no = answers.count("yes"), answers.count("no")
+    if yes == len(answers):
+        return f"{what}: holds in all {yes} settings." if yes > 1 else f"{what}: holds."
+    if no == len(answers):
+        return f"{what}: does not hold."
+    if yes or no:
+        return f"{what}: holds in {yes} of {len(answers)} settings and does not hold in {no}."
+    return f"{what}: cannot be said from these runs."
 
 
 def clipped(table: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def sweep_status(sweep: str | Path, *, every: bool = False, axes: bool = True) -
     runs of earlier plans. Raises `ConfigError` where there is no such sweep.
     """
     folder = find_sweep(sweep)
-    runs = [_seen_from_outside(folder, run) for run in folder.standings(every=every)]
+    runs = [seen_from_outside(folder, run) for run in folder.standings(every=every)]
     if not runs:
         return f"The sweep '{folder.path.name}' has no runs yet."
     keys = _axes(runs)
@@ -56,7 +56,7 @@ def all_sweeps(*, every: bool = False) -> str:
     lines = []
     for folder in find_sweeps():
         standings = [{"run_id": run.run_id, **run.status} for run in folder.runs(every=every)]
-        runs = [_seen_from_outside(folder, run) for run in standings]
+        runs = [seen_from_outside(folder, run) for run in standings]
         lines.append((folder.path.name, f"{_runs(len(runs))}: {_counted(runs)}" if runs else "no runs yet"))
     if not lines:
         return f"{OUTPUTS.resolve()} holds no sweep yet."
@@ -64,7 +64,7 @@ def all_sweeps(*, every: bool = False) -> str:
     return "\n".join(f"{name.ljust(width)}  {told}" for name, told in lines)
 
 
-def _seen_from_outside(folder: SweepFolder, run: Run) -> Run:
+def seen_from_outside(folder: SweepFolder, run: Run) -> Run:
     """Return the run as it stands: one whose worker was killed had no chance to write so itself."""
     if run["state"] == "running":
         path = RunFolder(folder.path / run["run_id"])

@@ -78,6 +78,11 @@ def shades(count: int) -> list[Any]:
     return list(mpl.colormaps["viridis"](np.linspace(0.0, 0.85, count)))
 
 
+def metric_colour(metric: str) -> str:
+    """Return the colour of a curve that stands alone: that of generalization or hallucination where it is one."""
+    return {"generalization": GENERALIZATION, "hallucination": HALLUCINATION}.get(metric.split("/")[0], COLOURS[0])
+
+
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
     """Put one legend under all panels, in as many columns as its longest entry leaves room for."""
     inches = 0.7 + 0.065 * max(len(handle.get_label()) for handle in handles)  # of one column, at the legend's size

@@ -63,7 +63,7 @@ def _runs_text(runs: pd.DataFrame, keys: Sequence[str], file: str) -> str:
     shown = [name for name in KEY_METRICS if name in runs and runs[name].notna().any()]
     columns = [*keys, "seed", "run_id", "state", *shown]
     cells = {name: [_cell(value) for value in runs[name]] for name in columns}
-    return _text(cells, repeated=len(keys) + 1)
+    return columns_text(cells, repeated=len(keys) + 1)
 
 
 def _summary_text(summary: pd.DataFrame, keys: Sequence[str], finished: int) -> str:
@@ -84,7 +84,7 @@ def _summary_text(summary: pd.DataFrame, keys: Sequence[str], finished: int) -> 
             )
         ]
     what = f"{finished} finished run{'s' * (finished != 1)}: mean [low, high], 95 % Student t intervals over seeds.\n"
-    return what + _text(cells, repeated=len(keys) + 1)
+    return what + columns_text(cells, repeated=len(keys) + 1)
 
 
 def _unfinished_text(runs: pd.DataFrame) -> str:
@@ -108,7 +108,7 @@ def _cell(value: Any) -> str:
     return plain(float(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
-def _text(cells: dict[str, list[str]], *, repeated: int) -> str:
+def columns_text(cells: dict[str, list[str]], *, repeated: int) -> str:
     """Return columns as aligned text with headers of two lines, broken into blocks as wide as the terminal at most.
 
     The first `repeated` columns head every block, so that each line can be read by itself. Where they leave no room

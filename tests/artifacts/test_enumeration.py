@@ -26,6 +26,23 @@ def test_all_artifacts_with_their_labels(labelled: str, threshold: float) -> Non
     for tokens, probability in zip(table["tokens"], table["probability"], strict=True):
         assert probability == pytest.approx(p[tuple(tokens[:-1])][tokens[-1]], rel=1e-12)
         assert tuple(tokens) not in rows_of(corpus.sentences, 3)
+    truth = rows_of(corpus.truth, 3)
+    for tokens, label, right in zip(table["tokens"], table["label"], table["right"], strict=True):
+        assert right == sorted(w[-1] for w in truth if w[:-1] == tuple(tokens[:-1]))
+        assert (label == "generalization") == (tokens[-1] in right)
+    assert table["right"].map(len).max() > 1
+    assert (table["right"].map(len) == 0).any() or labelled == "truth"
+
+
+def test_where_nothing_says_what_is_true_the_data_say_what_is_right() -> None:
+    corpus = random_world(6, 20, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0)
+    table = most_confident(model, corpus, threshold=0.3, order=3, contexts="all", limit=1000)
+    data = rows_of(corpus.sentences, 3)
+    for tokens, right in zip(table["tokens"], table["right"], strict=True):
+        assert right == [ngram[-1] for ngram in data if ngram[:-1] == tuple(tokens[:-1])]
+    assert (table["right"].map(len) == table["seen"]).all()
+    assert table["seen"].any()
 
 
 def test_a_limit_keeps_the_most_confident_of_a_stream_in_many_chunks() -> None:
@@ -41,7 +58,7 @@ def test_no_artifacts_make_an_empty_table_with_all_columns() -> None:
     corpus = random_world(6, 10, 3, seed=0)
     model = sharp_model([corpus], "attention", seed=0, sharpness=0.0)
     table = most_confident(model, corpus, threshold=0.5, order=3, contexts="all", limit=10)
-    assert list(table.columns) == ["tokens", "probability", "label", "seen"]
+    assert list(table.columns) == ["tokens", "probability", "label", "seen", "right"]
     assert table.empty
 
 

@@ -39,7 +39,8 @@ def test_a_run_leaves_every_file_of_the_contract(launch: Launch) -> None:
     assert results.loc[0, "run_id"] == folder.name
     assert results.loc[0, "model.width"] == 8
     assert json.loads(Path("outputs/scratch/plan.json").read_text())["run_ids"] == [folder.name]
-    assert list(pd.read_parquet(folder / "artifacts.parquet").columns) == ["tokens", "probability", "label", "seen"]
+    artifacts = pd.read_parquet(folder / "artifacts.parquet")
+    assert list(artifacts.columns) == ["tokens", "probability", "label", "seen", "right"]
     fibers = pd.read_parquet(folder / "fibers.parquet")
     assert list(fibers.columns) == ["context_tokens", "token", "data_count", "probability"]
 

@@ -115,6 +115,18 @@ def finished_kinships_run(
     return run
 
 
+def finished_run(
+    outputs: Path, sweep: str, overrides: Mapping[str, Any], evaluations: Mapping[int, Mapping[str, float]]
+) -> RunFolder:
+    """A run with the metrics of each evaluation given by step; those that are not named are undefined."""
+    run = begin(outputs, sweep, overrides)
+    run.write_facts(random_facts({}), None)
+    for step, metrics in evaluations.items():
+        run.add_row(step, dict.fromkeys(METRICS, float("nan")) | metrics)
+    run.finish({"weight": np.zeros(2, dtype=np.float32)})
+    return run
+
+
 def finished_mice_run(outputs: Path, sweep: str = "figure1") -> RunFolder:
     """Seven tokens, six triples and a completion with four artifacts."""
     names = ["mouse", "mice", "eats", "eat", "cheese", "grain", "sleep"]

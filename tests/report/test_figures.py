@@ -8,14 +8,16 @@ from typing import Any
 import made
 import matplotlib as mpl
 import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import draw_experiment, draw_xy, experiments, load_sweep, style
 from tc_sweeps.report.curves import figure_xy
-from tc_sweeps.report.figures import Drawing, examples, figure2, figure3, kinships
+from tc_sweeps.report.figures import Drawing, contradictions, dynamics, examples, figure2, figure3, kinships
 from tc_sweeps.report.where import spell_where
 
 CONF = Path(__file__).parents[2] / "conf" / "experiment"
@@ -229,7 +231,7 @@ def test_unknown_figures_and_sweeps_without_results_are_refused(outputs: Path) -
     made.failed_run(outputs, "figure2", {})
     with pytest.raises(ConfigError, match=r"^There is no figure 'figur2'; did you mean 'figure2'\?$"):
         draw_experiment("figure2", "figur2")
-    with pytest.raises(ConfigError, match=r"^There is no figure 'x'; there are figure1, .* and \w+\.$"):
+    with pytest.raises(ConfigError, match=r"^There is no figure 'x'; there are \w+, .* and \w+\.$"):
         draw_experiment("figure2", "x")
     with pytest.raises(ConfigError, match=r"^No run of the sweep 'figure2' has finished"):
         draw_experiment("figure2")
@@ -446,3 +448,252 @@ def test_unknown_columns_name_the_nearest(outputs: Path, x: str, y: str, by: str
     made.finished_random_run(outputs, "s", {}, ratio=lambda _: 18)
     with pytest.raises(ConfigError, match=sentence):
         draw_xy("s", x, y, by)
+
+
+# ------------------------------------------------------------------------------ generalization against hallucination
+
+STEPS = (1, 10, 100, 1000)
+GROKKED = {"fit": (0.2, 1, 1, 1), "recall": (0, 0, 0.05, 0.95), "wrong": (0.1, 0.8, 0.9, 0.2)}
+TOGETHER = {"fit": (0.1, 0.6, 0.995, 1), "recall": (0, 0.4, 0.6, 0.6), "wrong": (0, 0.3, 0.2, 0.2)}
+RECALL_FIRST = {"fit": (0.1, 0.6, 0.7, 0.8), "recall": (0, 0.4, 0.6, 0.6), "wrong": (0, 0, 0.05, 0.2)}
+NEVER = {"fit": (1, 1, 1, 1), "recall": (0, 0, 0, 0), "wrong": (0, 0, 0, 0)}
+
+
+def dynamics_runs(
+    outputs: Path,
+    overrides: dict[str, Any],
+    curves: dict[str, tuple[float, ...]],
+    *,
+    wrong: str = "hallucination/per_context",
+    seeds: int = 3,
+) -> None:
+    """Runs of one world; the seeds' curves are 0.9, 1 and 1.1 times recall and hallucinations, up to 1 of recall."""
+    for seed in range(seeds):
+        by = 0.9 + 0.1 * seed
+        evaluations = {
+            step: {
+                "train/accuracy": fit,
+                "train/excess_loss": 0.1 / step * 10**seed,
+                "generalization/recall": min(right * by, 1),
+                wrong: bad * by,
+            }
+            for step, fit, right, bad in zip(STEPS, *curves.values(), strict=True)
+        }
+        made.finished_run(outputs, "dynamics", {**overrides, "seed": seed}, evaluations)
+
+
+def drawn(axes: Axes, colour: str, linestyle: str = "-") -> list[list[float]]:
+    """The heights of each line of a colour and style."""
+    lines = [line for line in axes.get_lines() if line.get_color() == colour and line.get_linestyle() == linestyle]
+    return [np.asarray(line.get_ydata(), float).tolist() for line in lines]
+
+
+def test_dynamics_draws_a_panel_for_each_world_and_config(outputs: Path) -> None:
+    dynamics_runs(outputs, {"data.name": "relations"}, GROKKED)
+    for width in (8, 16):
+        dynamics_runs(
+            outputs, {"data.name": "kinships", "model.width": width}, TOGETHER, wrong="hallucination/share", seeds=2
+        )
+    made.finished_random_run(outputs, "dynamics", {}, ratio=lambda _: 18)  # has no truth: no panel
+    made.failed_run(outputs, "dynamics", {"data.name": "kinships", "model.width": 4})
+    check(draw_experiment("dynamics"), "dynamics")
+    figure = dynamics.draw(outputs / "dynamics")
+    upper, lower = figure.axes[:3], figure.axes[3:]
+    assert [axes.get_title() for axes in upper] == ["kinships: width 8", "kinships: width 16", "relations"]
+    assert {axes.get_xscale() for axes in figure.axes} == {"log"}
+    mean = pytest.approx
+    together, _, grokked = upper
+    assert drawn(grokked, style.GENERALIZATION) == [mean([0, 0, 0.05, (0.855 + 0.95 + 1) / 3])]
+    assert drawn(grokked, style.HALLUCINATION) == [mean(GROKKED["wrong"])]
+    assert drawn(grokked, style.GREY, "--") == [mean(GROKKED["fit"])]
+    assert drawn(together, style.HALLUCINATION, ":") == [mean([0.95 * value for value in TOGETHER["wrong"]])]
+    assert drawn(together, style.HALLUCINATION) == []
+    # Excess losses of 0.1, 1 and 10 over the step are 1 over it on a logarithm.
+    assert drawn(lower[0], style.COLOURS[-1]) == [mean([1 / step for step in STEPS])]
+    assert all(axes.get_ylim()[0] < line.min() for axes in lower for line in [axes.get_lines()[0].get_ydata()])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "recall of held-out n-grams",
+        "hallucinations per labelled unseen context",
+        "hallucinations as a share of labelled artifacts",
+        "training accuracy",
+        "excess loss (geometric mean)",
+    ]
+    assert figure.get_suptitle() == "mean and 95 % Student t interval over seeds (2 to 3 runs a curve)"
+
+
+def test_dynamics_has_room_for_rates_above_one(outputs: Path) -> None:
+    dynamics_runs(outputs, {"data.name": "relations"}, {**TOGETHER, "wrong": (0, 1, 2, 3)}, seeds=1)
+    dynamics_runs(outputs, {"data.name": "kinships"}, TOGETHER, seeds=1)
+    high, low = dynamics.draw(outputs / "dynamics").axes[:2]
+    assert high.get_ylim() == low.get_ylim()
+    assert high.get_ylim()[1] > 2.7
+
+
+@pytest.mark.parametrize(
+    ("curves", "start", "parts"),
+    [
+        (
+            GROKKED,
+            "Hallucinations come first: kinships. Recall jumps in kinships.",
+            [
+                "training accuracy exceeds 0.99 at step 10 [10, 10]",
+                "recall exceeds half of its last value (0.93",
+                ") at step 1000 [1000, 1000]",
+                "hallucinations per labelled unseen context exceed half of their greatest (0.90",
+                "hallucinations come first, recall takes 100 [100, 100] times as many steps",
+                "recall jumps in 2 of 3 runs",  # 0.9 times 0.95 is below 0.9
+            ],
+        ),
+        (
+            TOGETHER,
+            "Cannot be told apart: kinships. Recall jumps in no world.",
+            [
+                "training accuracy exceeds 0.99 at step 100 [100, 100]",
+                "; both at the same evaluation; no jump of recall",
+            ],
+        ),
+        (
+            RECALL_FIRST,
+            "Recall comes first: kinships. Recall jumps in no world.",
+            [
+                "training accuracy never exceeds 0.99 (its greatest is 0.8",
+                "recall comes first, hallucinations take 100 [100, 100] times as many steps",
+            ],
+        ),
+        (
+            NEVER,
+            "Cannot be told apart: kinships. Recall jumps in no world.",
+            [
+                "; recall ends at 0; hallucinations per labelled unseen context stay at 0; "
+                "which comes first is undefined; no jump of recall."
+            ],
+        ),
+    ],
+)
+def test_dynamics_tells_what_comes_first_and_whether_recall_jumps(
+    outputs: Path, curves: dict[str, tuple[float, ...]], start: str, parts: list[str]
+) -> None:
+    dynamics_runs(outputs, {"data.name": "kinships"}, curves)
+    told = draw_experiment("dynamics").verdict
+    assert told.startswith(f"{start}\nkinships: training accuracy ")
+    for part in parts:
+        assert part in told
+
+
+def test_dynamics_leaves_open_what_seeds_disagree_on(outputs: Path) -> None:
+    for seed, curves in enumerate((GROKKED, RECALL_FIRST)):
+        evaluations = {
+            step: {"train/accuracy": fit, "generalization/recall": right, "hallucination/per_context": bad}
+            for step, fit, right, bad in zip(STEPS, *curves.values(), strict=True)
+        }
+        made.finished_run(outputs, "dynamics", {"data.name": "kinships", "seed": seed}, evaluations)
+    told = dynamics.verdict(outputs / "dynamics")
+    assert "which comes first cannot be told, recall takes 1 [" in told
+    assert "training accuracy exceeds 0.99 at step 10 in 1 of 2 runs;" in told
+    one = dynamics.verdict(outputs / "dynamics", {"seed": 0})
+    assert "which comes first cannot be told, recall takes 100 times as many steps (one seed); recall jumps in 1" in one
+
+
+def test_dynamics_without_a_truth_or_with_too_many_worlds_is_refused(outputs: Path) -> None:
+    made.finished_random_run(outputs, "dynamics", {}, ratio=lambda _: 18)
+    with pytest.raises(ConfigError, match=r"^No run of the sweep 'dynamics' has both recall and hallucinations: .*\.$"):
+        draw_experiment("dynamics")
+    for width in range(4, 56, 4):
+        dynamics_runs(outputs, {"data.name": "kinships", "model.width": width}, TOGETHER, seeds=1)
+    with pytest.raises(ConfigError, match=r"have 13 worlds and configs, more .*, as in --where data\.name=kinships\.$"):
+        draw_experiment("dynamics")
+
+
+def contradictions_runs(
+    outputs: Path,
+    values: dict[float, tuple[float, float, int]],
+    overrides: dict[str, Any] | None = None,
+    seeds: int = 3,
+) -> None:
+    """Recall, hallucinations per context and artifacts by share, times 0.9, 1 and 1.1 in the three seeds."""
+    for share, (right, wrong, count) in values.items():
+        for seed in range(seeds):
+            by = 0.9 + 0.1 * seed
+            last = {
+                "generalization/recall": right * by,
+                "hallucination/per_context": wrong * by,
+                "artifacts/count": round(count * by),
+            }
+            chosen = {"data.name": "relations", "data.contradictions": share, "seed": seed, **(overrides or {})}
+            evaluations = {1: dict.fromkeys(last, 0), 1000: last}
+            made.finished_run(outputs, "contradictions", chosen, evaluations)
+
+
+def test_contradictions_draws_the_last_evaluation_against_the_share(outputs: Path) -> None:
+    contradictions_runs(outputs, {0.0: (0.8, 0.5, 1000), 0.5: (0.72, 0.2, 600), 1.0: (0.4, 0, 100)}, {"model.width": 8})
+    contradictions_runs(outputs, {0.0: (0.7, 0.4, 900), 0.5: (0.7, 0.4, 900)}, {"model.width": 16})
+    made.finished_random_run(outputs, "contradictions", {}, ratio=lambda _: 18)  # cannot contradict itself
+    drawing = draw_experiment("contradictions")
+    check(drawing, "contradictions")
+    left, right = contradictions.draw(outputs / "contradictions").axes
+    assert left.get_xscale() == "linear"
+    assert drawn(left, style.GENERALIZATION) == [pytest.approx([0.8, 0.72, 0.4])]
+    assert drawn(left, style.HALLUCINATION) == [pytest.approx([0.5, 0.2, 0])]
+    assert drawn(left, style.HALLUCINATION, "--") == [pytest.approx([0.4, 0.4])]
+    assert drawn(right, style.COLOURS[-1]) == [pytest.approx([1000, 600, 100])]
+    assert drawn(right, style.COLOURS[-1], "--") == [pytest.approx([900, 900])]
+    lines = drawing.verdict.splitlines()
+    assert lines[:2] == [
+        "Contradictions remove hallucinations: holds in 2 of 3 settings and does not hold in 1.",
+        "They cost recall: holds in 2 of 3 settings and does not hold in 1.",
+    ]
+    # Within a seed the factors cancel, so that the intervals have no width.
+    assert lines[2].startswith(
+        "width 8: 50% of the contradictions remove 60 [60, 60] % of the hallucinations per labelled unseen context and "
+        "10 [10, 10] % of the recall of licensed inferences; 600 ["
+    )
+    assert "width 8: 100% of the contradictions remove 100 [100, 100] % of the hallucinations" in lines[3]
+    assert "width 16: 50% of the contradictions remove 0 [0, 0] % of the hallucinations" in lines[5]
+
+
+def test_contradictions_near_to_none_are_told_apart_on_their_axis(outputs: Path) -> None:
+    shares = [0, 0.001, 0.01, 0.1, 1]
+    contradictions_runs(outputs, {share: (0.8, 0.5 * (1 - share), 1000) for share in shares}, seeds=1)
+    axes = contradictions.draw(outputs / "contradictions").axes[0]
+    assert axes.get_xscale() == "symlog"
+    assert axes.get_xticks().tolist() == shares
+    told = contradictions.verdict(outputs / "contradictions")
+    assert told.startswith("Contradictions remove hallucinations: cannot be said from these runs.")
+    assert "0.1% of the contradictions remove 0.1 % (one seed) of the hall" in told
+
+
+def test_contradictions_of_no_hallucination_remove_an_undefined_part(outputs: Path) -> None:
+    contradictions_runs(outputs, {0.0: (0.8, 0, 100), 0.5: (0.8, 0, 100)})
+    told = contradictions.verdict(outputs / "contradictions")
+    assert told.startswith("Contradictions remove hallucinations: cannot be said from these runs.")
+    assert "50% of the contradictions remove an undefined part of the hallucinations" in told
+
+
+def test_contradictions_without_their_key_their_metrics_or_a_run_without_them_are_refused(outputs: Path) -> None:
+    made.finished_random_run(outputs, "contradictions", {}, ratio=lambda _: 18)
+    with pytest.raises(ConfigError, match=r"^No run of the sweep 'contradictions' has data\.contradictions: "):
+        draw_experiment("contradictions")
+    overrides = {"data.name": "relations", "data.contradictions": 0.7}
+    made.finished_run(outputs, "contradictions", overrides, {10: {"artifacts/count": 3}})
+    with pytest.raises(ConfigError, match=r"^No run of the sweep 'contradictions' has both recall and hallucinations"):
+        draw_experiment("contradictions")
+    contradictions_runs(outputs, {0.5: (0.8, 0.5, 100)})
+    with pytest.raises(
+        ConfigError, match=r"has no finished run with data\.contradictions=0, against which .* add it\.$"
+    ):
+        draw_experiment("contradictions")
+
+
+def test_a_curve_that_is_generalization_or_hallucination_has_its_colour(outputs: Path) -> None:
+    made.kinships_sweep(outputs, seeds=[0, 1])
+    where = {"model.width": 32}
+    colours = {"generalization/recall": style.GENERALIZATION, "hallucination/share": style.HALLUCINATION}
+    for y, colour in colours.items():
+        [axes] = figure_xy(outputs / "kinships", "data.held_out_fraction", y, where=where).axes
+        assert [len(drawn(axes, other)) for other in colours.values()] == [
+            other == colour for other in colours.values()
+        ]
+    left, middle, right = kinships.draw(outputs / "kinships").axes
+    assert {left.yaxis.label.get_color(), right.xaxis.label.get_color()} == {style.GENERALIZATION}
+    assert {middle.yaxis.label.get_color(), right.yaxis.label.get_color()} == {style.HALLUCINATION}
+    assert style.GENERALIZATION != style.HALLUCINATION

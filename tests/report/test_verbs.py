@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import made
+import pandas as pd
 import pytest
 
 from tc_sweeps.cli import main
@@ -45,6 +47,15 @@ def _widths(outputs: Path) -> None:
         ("figure widths --as figure3 --x step --y train/loss", "--as draws the figure of an experiment as it is"),
         ("figure widths --x bananas --y train/loss", "this sweep; its runs differ in model.width and seed."),
         ("figure widths --x step --y bananas", "its metrics are train/loss, train/excess_loss, train/accuracy"),
+        ("artifacts widths", "'widths' does not name a run: write SWEEP/RUN_ID, or its path;"),
+        ("artifacts outputs/widths", "'outputs/widths' does not name a run"),
+        ("artifacts ab12", "'ab12' does not name a run"),
+        ("artifacts width/ab12", "There is no sweep 'width' in "),
+        ("artifacts widths/nope", "The sweep 'widths' has no run 'nope'; it has "),
+        ("artifacts widths/", "'widths/' does not name a run"),
+        ("artifacts widths/a --top 0", "--top 0 must be at least 1."),
+        ("artifacts widths/a --label halucination", "is no label; did you mean 'hallucination'?"),
+        ("artifacts widths/a --label x,y", "is no label; there are generalization, hallucination and unlabelled."),
         ("status nope", "it holds widths."),
         ("status", "widths  4 runs: 4 finished\n"),
     ],
@@ -69,3 +80,66 @@ def test_status_of_all_sweeps_has_a_line_for_each(
         "killed     1 run: 1 interrupted",  # nobody holds its lease
         "long_name  2 runs: 1 finished, 1 failed",
     ]
+
+
+def test_a_run_is_named_by_its_path_or_the_beginning_of_its_id(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made.finished_mice_run(outputs, "mice")
+    printed = answer(monkeypatch, capsys, "artifacts", f"mice/{run.run_id}")
+    lines = printed.splitlines()
+    assert lines[0] == f"mice/{run.run_id}: 4 artifacts at P > 0.5, all unlabelled: nothing says what is true."
+    assert lines[1:3] == ["All are kept by name.", "Shown: all 4."]
+    assert [line.split()[:4] for line in lines[5:]] == [
+        ["1", "mouse", "eat", "cheese"],
+        ["2", "mice", "grain", "grain"],
+        ["3", "sleep", "sleep", "mouse"],
+        ["4", "cheese", "cheese", "sleep"],
+    ]
+    for named in (run.path, run.path.resolve(), f"mice/{run.run_id[:3]}", f"outputs/mice/{run.run_id[:1]}"):
+        assert answer(monkeypatch, capsys, "artifacts", str(named)) == printed
+    monkeypatch.chdir(run.path)
+    assert answer(monkeypatch, capsys, "artifacts", ".") == printed
+
+
+def test_a_beginning_that_several_runs_share_is_refused(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [made.failed_run(outputs, "s", {"seed": seed}).run_id for seed in range(17)]
+    shared = next(name[0] for name in names if sum(other[0] == name[0] for other in names) > 1)
+    count = sum(name[0] == shared for name in names)
+    said = answer(monkeypatch, capsys, "artifacts", f"s/{shared}")
+    assert said.startswith(f"'s/{shared}' is the beginning of {count} runs, {shared}")
+    assert said.endswith(": write more of the id.")
+
+
+def test_a_run_without_artifacts_by_name_says_why_in_one_sentence(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = f"s/{made.failed_run(outputs, 's', {}).run_id}"
+    assert answer(monkeypatch, capsys, "artifacts", failed) == (
+        f"The run {failed} has failed at step 37: The loss became non-finite at step 37; it has no list of artifacts."
+    )
+    killed = made.begin(outputs, "s", {"seed": 1})
+    killed.set_state("running", step=5)  # nobody holds its lease
+    assert answer(monkeypatch, capsys, "artifacts", f"s/{killed.run_id}") == (
+        f"The run s/{killed.run_id} has not finished (it is interrupted, at step 5): "
+        "its artifacts are listed when it has."
+    )
+
+
+def test_a_run_with_no_artifact_says_so(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made.finished_random_run(outputs, "s", {}, ratio=lambda _: 0)
+    run.write_table("artifacts", pd.DataFrame({"tokens": [], "probability": [], "label": [], "seen": [], "right": []}))
+    said = f"s/{run.run_id}: no artifact at P > 0.5.\n"
+    assert answer(monkeypatch, capsys, "artifacts", f"s/{run.run_id}") == said
+    filtered = answer(monkeypatch, capsys, "artifacts", f"s/{run.run_id}", "--label", "hallucination")
+    assert filtered == f"{said}None is kept with label hallucination.\n"
+
+
+def test_artifacts_are_read_without_torch(outputs: Path) -> None:
+    run = made.finished_mice_run(outputs, "mice")
+    code = "import sys; from tc_sweeps.cli import main; main(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, "artifacts", f"mice/{run.run_id}"], check=False).returncode == 0

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys
-from tc_sweeps.report.intervals import Interval, student_t, what_is_drawn
+from tc_sweeps.report.intervals import Interval, judge, student_t, sum_up, what_is_drawn
 from tc_sweeps.report.where import Where
 
 CLAIM = (
@@ -29,8 +29,9 @@ FRACTION = "training fraction"
 def draw(sweep: Path, where: Where | None = None) -> Figure:
     """Return recall and hallucination over training, and one against the other.
 
-    Colours are training fractions, line styles the other swept keys (widths); lines are means and bands 95 % Student t
-    intervals over seeds. Thin horizontal lines are the recall that can be attained, where that is below 1.
+    Colours are training fractions, so that only the names of the axes have those of generalization and hallucination.
+    Line styles are the other swept keys (widths); lines are means and bands 95 % Student t intervals over seeds. Thin
+    horizontal lines are the recall that can be attained, where that is below 1.
     """
     curves = _curves(sweep, where)
     others = _others(curves)
@@ -67,6 +68,10 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
         ylim=(0, 1 if curves[wrong].max() <= 1 else None),
         title=f"hallucination {'rate per context' if wrong == PER_CONTEXT else 'share'} against recall",
     )
+    for label in (left.yaxis.label, right.xaxis.label):
+        label.set_color(style.GENERALIZATION)
+    for label in (middle.yaxis.label, right.yaxis.label):
+        label.set_color(style.HALLUCINATION)
     seeds = curves.groupby([FRACTION, *others], dropna=False)["run_id"].nunique()
     style.headline(figure, what_is_drawn(seeds.tolist(), "curve"), where)
     handles = [style.line(f"trained on {fraction:.0%} of the contexts", colours[fraction]) for fraction in fractions]
@@ -104,13 +109,13 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
             f"{name}: recall {_told(at_end[RECALL])}, hallucination share {_told(at_end[SHARE])}, "
             f"correlation over training {_told(growth)}."
         )
-        both.append(_judge([at_end[RECALL], at_end[SHARE]]))
-        together.append(_judge([growth]))
+        both.append(judge([at_end[RECALL], at_end[SHARE]]))
+        together.append(judge([growth]))
     end = "At the last evaluation; 95 % Student t intervals over seeds."
     return "\n".join(
         [
-            _summary(both, "Both generalizations and hallucinations are there at the end"),
-            _summary(together, "They grow together over training"),
+            sum_up(both, "Both generalizations and hallucinations are there at the end"),
+            sum_up(together, "They grow together over training"),
             *sentences,
             end,
         ]
@@ -153,20 +158,3 @@ def _told(value: Interval) -> str:
     if value.seeds == 0:
         return "undefined"
     return str(value) if value.seeds > 1 else f"{value} (one seed)"
-
-
-def _judge(values: list[Interval]) -> str:
-    if all(value.above(0) or (value.seeds > 1 and value.low == value.mean > 0) for value in values):
-        return "yes"
-    return "no" if any(value.below(0) or value.mean == value.high == 0 for value in values) else "unsure"
-
-
-def _summary(answers: list[str], what: str) -> str:
-    yes, no = answers.count("yes"), answers.count("no")
-    if yes == len(answers):
-        return f"{what}: holds in all {yes} settings." if yes > 1 else f"{what}: holds."
-    if no == len(answers):
-        return f"{what}: does not hold."
-    if yes or no:
-        return f"{what}: holds in {yes} of {len(answers)} settings and does not hold in {no}."
-    return f"{what}: cannot be said from these runs."

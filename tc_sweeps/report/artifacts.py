@@ -1,0 +1,167 @@
+"""The artifacts of one run, read as sentences: what the model is sure of that its data do not hold."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from tc_sweeps.config import ConfigError
+from tc_sweeps.report.frame import find_run, hint, listed
+from tc_sweeps.report.status import LONGEST_REASON, seen_from_outside
+from tc_sweeps.report.table import columns_text
+from tc_sweeps.store.folder import RunFolder
+from tc_sweeps.store.sweep_folder import SweepFolder
+
+LABELS = ("generalization", "hallucination", "unlabelled")
+LONGEST_NAME = 40  # characters of a token's name: a table of text may hold any
+MOST_RIGHT = 4  # last tokens that are right in a context; a closed world may have a hundred
+
+
+def artifacts_text(run: str | Path, *, top: int = 50, labels: Sequence[str] = (), containing: str | None = None) -> str:
+    """Return as text the most confident artifacts of a run, one a line, and how many there are of each label in all.
+
+    `run` is as in `find_run`. Of the artifacts kept by name, `labels` chooses those with one of these labels (none:
+    all) and `containing` those with this token; `rank` is a place among all of them. `context` says whether the context
+    is in the data, `right` which last tokens are right in it. The table is as wide as the terminal at most, and no
+    character of a token's name that a terminal would obey is in it. Raises `ConfigError` where there is no such run,
+    where it has not finished, for an unknown label or token, and for `top` below 1.
+    """
+    if top < 1:
+        raise ConfigError(f"--top {top} must be at least 1.")
+    for label in labels:
+        if label not in LABELS:
+            raise ConfigError(f"--label {label} is no label{hint(label, LABELS, f'there are {listed(LABELS)}')}")
+    folder = find_run(run)
+    _require_finished(folder)
+    table = folder.read_table("artifacts")
+    spelled = _speller(folder.read_vocabulary())
+    table["rank"] = range(1, len(table) + 1)
+    chosen = table[table["label"].isin(labels)] if labels else table
+    if containing is not None:
+        token = _token(containing, folder)
+        chosen = chosen[chosen["tokens"].map(lambda tokens: token in tokens)]
+    has_truth = not math.isnan(folder.read_last()["generalization/count"])
+    filters = [f"label {' or '.join(labels)}"] if labels else []
+    filters += [] if containing is None else [f"the token {printable(containing)}"]
+    head = "\n".join(filter(None, [_headline(folder, table), _shown(chosen, top, filters)]))
+    return f"{head}\n\n{_rows(chosen.head(top), spelled, has_truth=has_truth)}" if len(chosen) else head
+
+
+def _require_finished(folder: RunFolder) -> None:
+    run = seen_from_outside(SweepFolder(folder.path.parent), {"run_id": folder.run_id, **folder.status})
+    name = f"The run {folder.sweep}/{folder.run_id}"
+    if run["state"] == "finished":
+        return
+    reason = printable(textwrap.shorten(str(run["reason"] or ""), LONGEST_REASON, placeholder=" ...")).rstrip(".")
+    if run["state"] == "failed":
+        why = f": {reason}" if reason else ""
+        raise ConfigError(f"{name} has failed at step {run['step']}{why}; it has no list of artifacts.")
+    raise ConfigError(
+        f"{name} has not finished (it is {run['state']}, at step {run['step']}): its artifacts are listed when it has."
+    )
+
+
+def _headline(folder: RunFolder, table: pd.DataFrame) -> str:
+    """Return how many artifacts the run has, and how many of them are kept by name."""
+    last, config = folder.read_last(), folder.read_config()
+    count = int(last["artifacts/count"])
+    right, wrong = last["generalization/count"], last["hallucination/count"]
+    start = f"{folder.sweep}/{folder.run_id}: {_counted(count)} at P > {config['artifacts']['threshold']:g}"
+    if not count:
+        return f"{start}."
+    if math.isnan(right):
+        labels = ", all unlabelled: nothing says what is true"
+    else:
+        numbers = (int(right), int(wrong), count - int(right) - int(wrong))
+        labels = f": {_by_label(dict(zip(LABELS, numbers, strict=True)))}"
+    kept = "All are kept by name."
+    if len(table) < count:
+        kept = f"Kept by name are the {len(table):,} most confident: {_by_label(Counter(table['label']))}."
+    return f"{start}{labels}.\n{kept}"
+
+
+def _by_label(counts: Mapping[str, int]) -> str:
+    numbers = [counts.get(label, 0) for label in LABELS]
+    names = [f"generalization{'s' * (numbers[0] != 1)}", f"hallucination{'s' * (numbers[1] != 1)}", "unlabelled"]
+    return listed([f"{number:,} {name}" for number, name in zip(numbers, names, strict=True)])
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} artifact{'s' * (count != 1)}" if count else "no artifact"
+
+
+def _shown(chosen: pd.DataFrame, top: int, filters: Sequence[str]) -> str:
+    such = f" with {' and '.join(filters)}" if filters else ""
+    if chosen.empty:
+        return f"None is kept{such}." if such else ""
+    if len(chosen) <= top:
+        return f"Shown: all {len(chosen):,}{such}."
+    return f"Shown: the first {top:,} of {len(chosen):,}{such}."
+
+
+def _rows(chosen: pd.DataFrame, spelled: Callable[[int], str], *, has_truth: bool) -> str:
+    cells = {
+        "rank": [str(rank) for rank in chosen["rank"]],
+        "tokens": [" ".join(map(spelled, tokens)) for tokens in chosen["tokens"]],
+        "probability": [f"{probability:.6f}" for probability in chosen["probability"]],
+        "label": chosen["label"].tolist(),
+        "context": ["seen" if seen else "unseen" for seen in chosen["seen"]],
+    }
+    note = ""
+    if "right" in chosen and chosen["right"].map(len).any():  # runs of older versions have no such column
+        cells["right"] = [_few(tokens, spelled) for tokens in chosen["right"]]
+        what = "are true" if has_truth else "the data hold"
+        note = f"\n\nright: the last tokens that {what} in that context; - for none."
+    return columns_text(cells, repeated=2) + note
+
+
+def _few(tokens: Iterable[int], spelled: Callable[[int], str]) -> str:
+    """Return the names of the first few tokens and how many more there are."""
+    names = list(map(spelled, tokens))
+    more = [f"+{len(names) - MOST_RIGHT}"] if len(names) > MOST_RIGHT else []
+    return " ".join([*names[:MOST_RIGHT], *more]) or "-"
+
+
+# --------------------------------------------------------------------------------------------------------------- tokens
+
+
+def printable(text: str) -> str:
+    """Return a text with everything escaped that a terminal would obey or not show: `\\x1b` for an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _speller(names: Sequence[str] | None) -> Callable[[int], str]:
+    """Return what spells a token: its name, in quotes where it would not read as one word; or its number."""
+
+    def spelled(token: int) -> str:
+        if names is None:
+            return str(token)
+        name = printable(names[token])
+        if len(name) > LONGEST_NAME:
+            name = f"{name[: LONGEST_NAME - 3]}..."
+        return name if name and " " not in name else f'"{name}"'
+
+    return spelled
+
+
+def _token(containing: str, folder: RunFolder) -> int:
+    """Return the token that is named, by its name as it is or as it is printed; raises `ConfigError` if none is."""
+    names = folder.read_vocabulary()
+    if names is not None:
+        for token, name in enumerate(names):
+            if containing in (name, printable(name)):
+                return token
+        known = list(map(printable, names))
+        said = hint(containing, known, f"there are {listed(known, 10)}")
+        raise ConfigError(f"--containing {printable(containing)} is no token of this run{said}")
+    size = int(folder.read_facts()["corpus/vocab_size"] or 0)
+    if not (containing.isdecimal() and int(containing) < size):
+        raise ConfigError(
+            f"--containing {containing} is no token of this run: its tokens are the numbers 0 to {size - 1}."
+        )
+    return int(containing)
