@@ -12,7 +12,7 @@ import pytest
 from tc_sweeps.config import resolve
 from tc_sweeps.store import Job
 from tc_sweeps.sweep.engine import Launch
-from tc_sweeps.sweep.plan import Time, past_times, plan_text, shape_of, values_of
+from tc_sweeps.sweep.plan import Time, _sizes, past_times, plan_text, shape_of, values_of
 from tests.behaviour.conftest import QUICK, launch, shell  # noqa: F401 -- fixtures
 from tests.behaviour.conftest import Launch as Launcher
 
@@ -83,6 +83,16 @@ def test_a_plan_knows_what_a_launch_has_measured(launch: Launcher, capsys: pytes
     assert code == 0
     assert "s: 6 runs: 2 new, 4 finished" in out
     assert "for 2 runs, as 4 runs like them took" in out
+
+
+@pytest.mark.parametrize(("data", "sentences"), [({}, 900), ({"num_sentences": 50}, 50)])
+def test_a_text_has_about_a_window_for_every_word_that_is_not_held_out(
+    tmp_path: Path, data: dict[str, int], sentences: int
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("ten words, more or less, in each of these lines\n" * 100, encoding="utf-8")
+    config = resolve({"data": {"name": "text", "path": str(book), "vocab_size": 300, **data}})
+    assert _sizes(config) == (sentences, 300)
 
 
 def test_it_leaves_no_trace_and_imports_no_torch(shell: Path) -> None:  # noqa: F811
