@@ -190,12 +190,12 @@ def _sizes(config: Config) -> tuple[int, int]:
     if sentences is not None and tokens is not None:
         return int(sentences), int(tokens)
     path = data_file("kinships.tsv") if config.data.name == "kinships" else values.get("data.path")
-    if config.data.name == "text":  # a window begins at every word, about
-        lines, words = _words_of(str(path)), 0
+    if config.data.name == "text":
+        lines, words = _words_of(str(path)), 0  # a window begins at every word, about; its vocab_size is given
+    elif path:
+        lines, words = _file_sizes(path)
     else:
-        lines, words = (
-            _file_sizes(path) if path else (10_000, 200)
-        )  # a graph that is not looked at: one of the small ones
+        lines, words = 10_000, 200  # a graph that is not looked at: one of the small ones
     left = lines * (1 - (values.get("data.held_out_fraction") or 0.0))
     return int(sentences or left) or 1, int(tokens or words)
 
