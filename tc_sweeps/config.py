@@ -316,7 +316,7 @@ class TextData(World):
     name: str = key("text")
     path: str | None = key(None)  # as in triples: its contents, not its place, enter the identity
     tokenizer: str = key("words")  # words: the most frequent ones; bpe: pieces of words, trained on the text itself
-    vocab_size: int = key(1000)  # at most; V^3 is a billion n-grams, counted in half a minute on one core
+    vocab_size: int = key(1000)  # at most; V^3 is a billion n-grams, counted in 10 to 15 s on one core
     lowercase: bool = key(False)  # True: The and the are one word
     num_sentences: int | None = key(None)  # training windows; null: all that are not held out
     # Share of the text, in blocks of about 100 tokens: what the model has not read but could have written.

@@ -70,6 +70,8 @@ def train(
                 for job in jobs
                 if (corpus := _corpus(job)) is not None
             ]
+            for remark in dict.fromkeys(remark for member in members for remark in member.corpus.remarks):
+                log.warning(remark)
             if len({stack_key(member.config, member.corpus) for member in members}) > 1:
                 raise ValueError("These runs are not alike in shape or shared settings: no stack holds them.")
 
@@ -310,8 +312,6 @@ class _Member:
         self._job_type, self._began = job_type, time.monotonic()
         self._visible, self._mirror = False, Mirror()
         job.folder.begin(job.config, METRICS, step=self.step)
-        for remark in corpus.remarks:
-            log.warning(remark)
 
     def __enter__(self) -> _Member:
         return self

@@ -160,3 +160,13 @@ def test_the_overhead_of_a_search_is_measured() -> None:
     first, second = done.stdout.splitlines()
     assert first.startswith("2 trials: ")
     assert second.endswith(" ms")
+
+
+@pytest.mark.slow
+def test_loading_a_text_is_measured_for_both_tokenizers() -> None:
+    command = [sys.executable, str(FOLDER / "text_loading.py"), "--megabytes", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("0.2 MB of the sources of Python")
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[3:]]
+    assert [row[0] for row in rows] == ["words", "bpe"]
+    assert all(int(row[4].replace(",", "")) < int(row[3].replace(",", "")) for row in rows), "the libraries are a part"

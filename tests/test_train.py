@@ -70,6 +70,20 @@ def test_runs_of_other_shapes_make_no_stack(tmp_path: Path) -> None:
         train([Job.of(run, tmp_path) for run in (config(0), other)])
 
 
+def test_what_is_to_be_said_of_the_data_is_said_once_for_a_stack(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = tmp_path / "facts.tsv"
+    facts.write_text("a\tb\tc\nd\te\tf\na\tb\tc\n", encoding="utf-8")
+    runs = [config(0), config(1)]
+    for run in runs:
+        run.data = resolve({"data": {"name": "triples", "path": str(facts), "seed": 0}}).data
+    train([Job.of(run, tmp_path) for run in runs])
+    assert [record.message for record in caplog.records if "repeat another line" in record.message] == [
+        f"{facts}: 1 of 3 lines repeat another line; each is counted as often as it occurs."
+    ]
+
+
 def test_a_member_whose_lease_is_lost_is_left_to_its_new_owner(tmp_path: Path) -> None:
     jobs = [Job.of(config(seed), tmp_path) for seed in (0, 1)]
     folders = [job.folder for job in jobs]

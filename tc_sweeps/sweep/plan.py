@@ -192,7 +192,12 @@ def _sizes(config: Config) -> tuple[int, int]:
         return told
     values = values_of(config)
     path = data_file("kinships.tsv") if config.data.name == "kinships" else values.get("data.path")
-    lines, words = _file_sizes(path) if path else (10_000, 200)  # a graph that is not looked at: one of the small ones
+    if config.data.name == "text":
+        lines, words = _words_of(str(path)), 0  # a window begins at every word, about; its vocab_size is given
+    elif path:
+        lines, words = _file_sizes(path)
+    else:
+        lines, words = 10_000, 200  # a graph that is not looked at: one of the small ones
     left = lines * (1 - (values.get("data.held_out_fraction") or 0.0))
     return int(values.get("data.num_sentences") or left) or 1, words
 
@@ -202,6 +207,12 @@ def _file_sizes(path: str) -> tuple[int, int]:
     """Return how many lines and different words a file has."""
     lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()  # training is the judge
     return len(lines), len({word for line in lines for word in line.replace(",", "\t").split("\t")})
+
+
+@cache
+def _words_of(path: str) -> int:
+    """Return how many words a file has between white space."""
+    return len(Path(path).read_bytes().split())
 
 
 def _count(number: int, noun: str) -> str:

@@ -113,6 +113,16 @@ def test_the_sizes_of_a_world_that_is_made_are_taken_from_its_keys(tmp_path: Pat
     assert [_sizes(job.config) for job in planned] == [(192, 56), (168, 54)]
 
 
+@pytest.mark.parametrize(("data", "sentences"), [({}, 900), ({"num_sentences": 50}, 50)])
+def test_a_text_has_about_a_window_for_every_word_that_is_not_held_out(
+    tmp_path: Path, data: dict[str, int], sentences: int
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("ten words, more or less, in each of these lines\n" * 100, encoding="utf-8")
+    config = resolve({"data": {"name": "text", "path": str(book), "vocab_size": 300, **data}})
+    assert _sizes(config) == (sentences, 300)
+
+
 def test_it_leaves_no_trace_and_imports_no_torch(shell: Path) -> None:  # noqa: F811
     script = (
         "import sys\nfrom tc_sweeps import cli\ncode = cli.plan(sys.argv[1:])\nsys.exit(code or 'torch' in sys.modules)"
