@@ -270,8 +270,8 @@ class LatentData(FunctionData):
 
     name: str = key("latent")
     vocab_size: int = key(64)  # 4,096 contexts: exact counts cost milliseconds
-    classes: int = key(8)  # 64 pairs of classes, of which 400 sentences show each about 6 times
-    num_sentences: int | None = key(400)  # a tenth of the contexts: random data of this size needs twice the rank
+    classes: int = key(8)  # 64 pairs of classes
+    num_sentences: int | None = key(400)  # each pair of classes about 6 times, in a tenth of the contexts
 
     def vocabulary(self) -> tuple[str, int]:
         """Return the key that sets the number of tokens, and that number."""
@@ -297,7 +297,7 @@ class LowRankData(FunctionData):
 
     name: str = key("low_rank")
     vocab_size: int = key(64)  # as in `latent`
-    rank: int = key(4)  # about what the logits of 800 facts over 8 latent classes need
+    rank: int = key(4)  # about half of the tokens complete some context
     num_sentences: int | None = key(400)  # as in `latent`
 
     def vocabulary(self) -> tuple[str, int]:
@@ -305,8 +305,8 @@ class LowRankData(FunctionData):
         return "vocab_size", self.vocab_size
 
 
-# A world that is known whole keeps a table of its contexts: 100 MB of triples, and a minute to label them.
-MOST_CONTEXTS = 2**22
+# A world that is known whole lists all its contexts: these many take 10 seconds, or a minute in `low_rank`.
+MOST_CONTEXTS = 2**20
 
 
 @dataclass
