@@ -33,7 +33,8 @@ def test_every_choice_composes(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_every_experiment_has_its_own_sweep_and_axes(experiment: str) -> None:
-    assert composed(f"experiment={experiment}").sweep == experiment
+    config = composed(f"experiment={experiment}")
+    assert config.sweep in (experiment, f"{experiment}_{config.data.name}")
     text = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
     assert text.hydra.sweeper.params
 
