@@ -4,8 +4,8 @@
 
 A model and its corpus are evaluated as in training (`Counter.evaluate`), once knowing what is true and what is held out
 and once knowing neither. Both take turns in one process, and the median of the processor's time is told, so that other
-processes count for little. `closed`: every context is labelled, as in a grammar. `open`: those the truth speaks of;
-a tenth of all contexts is trained on, and as many or nine times as many are held out. The limit is 30 % on top.
+processes count for little. `closed`: every context is labelled, as in a grammar; `open`: those that the truth speaks
+of. A tenth of all contexts is trained on, and as many or nine times as many are held out. The limit is 30 % on top.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -170,3 +171,27 @@ def test_loading_a_text_is_measured_for_both_tokenizers() -> None:
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[3:]]
     assert [row[0] for row in rows] == ["words", "bpe"]
     assert all(int(row[4].replace(",", "")) < int(row[3].replace(",", "")) for row in rows), "the libraries are a part"
+
+
+def test_labels_change_no_count_and_their_cost_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark = load("labelling")
+    for labelled, share, held_out in (("all", 0.5, 14), ("truth", 0.9, 126)):
+        corpus = benchmark.labelled_corpus(12, labelled, share, seed=0)
+        assert (len(corpus.sentences), len(corpus.held_out), len(corpus.truth)) == (14, held_out, 14 + held_out)
+        model = benchmark.sharp_stack([corpus])
+        [row] = benchmark.counter_of([corpus]).evaluate(model).rows
+        [blank] = benchmark.counter_of([replace(corpus, truth=None, held_out=None)]).evaluate(model).rows
+        assert row["artifacts/count"] == blank["artifacts/count"] > 0
+        assert row["generalization/count"] + row["hallucination/count"] > 0
+        assert "hallucination/count" not in blank
+    monkeypatch.setattr(sys, "argv", ["labelling.py", "--seconds", "0", "--sizes", "12", "--stacks", "1", "2"])
+    threads = torch.get_num_threads()
+    benchmark.main()
+    torch.set_num_threads(threads)
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[1:4] for row in rows[2:-1]] == [
+        [stack, *world] for stack in "12" for world in (["closed", "14"], ["open", "14"], ["open", "126"])
+    ]
+    assert rows[-1].startswith("greatest ratio ")
