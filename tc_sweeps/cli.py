@@ -274,7 +274,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Print the most confident artifacts of a finished run, one a line: rank among those kept by name, "
         "tokens, probability of the last one, label, whether the context is in the data, and what is right in it.",
     )
-    listed.add_argument("run", metavar="RUN", help="SWEEP/RUN_ID, or the beginning of it, or the path of its folder")
+    listed.add_argument(
+        "run", metavar="RUN", help="SWEEP/RUN_ID, or the beginning of it, the path of its folder, or a SWEEP of one run"
+    )
     listed.add_argument("--top", type=int, default=50, metavar="N", help="how many at most (default: %(default)s)")
     listed.add_argument(
         "--label",

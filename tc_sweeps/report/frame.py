@@ -55,13 +55,17 @@ def find_sweeps(home: Path = OUTPUTS) -> list[SweepFolder]:
 def find_run(run: str | Path) -> RunFolder:
     """Return the folder of a run: its path, SWEEP/RUN_ID, or SWEEP/ and the beginning of one run's id.
 
-    SWEEP is as in `find_sweep`. Raises `ConfigError` where no run or several are meant.
+    SWEEP is as in `find_sweep`; alone it is the run of a sweep that has only one. Raises `ConfigError` where no run or
+    several are meant.
     """
     for path in dict.fromkeys([OUTPUTS / run, Path(run)]):
         if (path / "config.yaml").is_file():
             return RunFolder(path.resolve())
     parent, beginning = Path(run).parent, Path(run).name
-    if any(_is_sweep(path) for path in (OUTPUTS / run, Path(run))) or parent == Path():
+    is_sweep = any(_is_sweep(path) for path in (OUTPUTS / run, Path(run)))
+    if is_sweep and len(only := find_sweep(run).runs(every=True)) == 1:
+        return RunFolder(only[0].path.resolve())
+    if is_sweep or parent == Path():
         raise ConfigError(
             f"'{run}' does not name a run: write SWEEP/RUN_ID, or its path; the beginning of an id is enough."
         )

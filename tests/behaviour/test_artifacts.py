@@ -163,6 +163,7 @@ def test_of_a_longer_list_the_head_says_how_many_are_kept_by_name(
     [table] = Path("outputs/scratch").glob("*/artifacts.parquet")
     count = int(pd.read_csv(table.parent / "metrics.csv")["artifacts/count"].iloc[-1])
     out = launch("artifacts", f"scratch/{table.parent.name}")[1]
+    assert launch("artifacts", "scratch")[1] == out, "it is the sweep's only run"
     assert f"{count} artifacts at P > 0.5, all unlabelled: nothing says what is true.\n" in out
     assert "Kept by name are the 10 most confident: 0 generalizations, 0 hallucinations and 10 unlabelled.\n" in out
     assert "Shown: all 10.\n" in out
