@@ -53,12 +53,13 @@ def test_methods_are_told_apart_by_what_they_cost(outputs: Path) -> None:
         cheap=({"objective.outside.method": "hinge"}, "objective.outside.weight", lambda s: (s, 1 - s / 4)),
         dear=({}, "objective.label_smoothing", lambda s: (s / 2, 1 - s)),
         idle=({}, "objective.replay", lambda s: (s / 100, 1.0)),
+        good=({}, "training.weight_decay", lambda s: (s, 1 + s)),
     )
     drawing = draw_experiment("tradeoff")
     first, *rest = drawing.verdict.splitlines()
     assert first == (
-        "Of 4 pairs of world and method, recall falls in proportion to hallucinations in 1, by less in 1, by more in "
-        "1; 1 remove no hallucinations. Precision is flat in 1, rises in 1 and falls in 1."
+        "Of 5 pairs of world and method, recall falls in proportion to hallucinations in 1, by less in 1, by more in "
+        "1, and rises in 1; 1 remove no hallucinations. Precision is flat in 1, rises in 2 and falls in 1."
     )
     said = {line.split(", ")[1].split(":")[0]: line for line in rest[:-1]}
     told = {
@@ -70,6 +71,7 @@ def test_methods_are_told_apart_by_what_they_cost(outputs: Path) -> None:
         ("unsupported token", 1, "(in proportion)", "precision is flat"),
         ("hinge", 0.25, "(less than in proportion)", "precision rises"),
         ("label smoothing", 2, "(more than in proportion)", "precision falls"),
+        ("weight decay", -1, "(recall rises)", "precision rises"),
     ):
         assert told[name][0] == pytest.approx(slope, abs=0.1)
         assert told[name][1][0].endswith(compared)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import load_finished, split
-from tc_sweeps.report.intervals import half_width, student_t, what_is_drawn
+from tc_sweeps.report.intervals import Interval, half_width, student_t, what_is_drawn
 from tc_sweeps.report.where import Where
 
 CLAIM = (
@@ -38,6 +38,7 @@ OUTSIDE = {
     "unlikelihood": ("unlikelihood", "objective.outside.weight"),
     "hinge": ("hinge", "objective.outside.weight"),
 }
+EVEN, LESS, MORE, RISES = "in proportion", "less than in proportion", "more than in proportion", "recall rises"
 LEAST_REMOVED = 0.05  # a method that removes fewer hallucinations at every strength has no slope
 
 
@@ -63,7 +64,9 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     """
     trades = _trades(sweep, where)
     worlds, methods = _distinct([t.world for t in trades]), _distinct([t.method for t in trades])
-    colours = dict(zip(methods, style.COLOURS, strict=False))
+    # Not the two that stand for generalization and hallucination everywhere.
+    palette = [c for c in style.COLOURS if c not in (style.GENERALIZATION, style.HALLUCINATION)]
+    colours = {method: palette[place % len(palette)] for place, method in enumerate(methods)}
     figure = style.new_figure(1.5 + 2.9 * len(worlds), 6.6)
     panels = figure.subplots(2, len(worlds), squeeze=False, sharex=True, sharey="row")
     for column, world in enumerate(worlds):
@@ -81,7 +84,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
         lower.set_xlabel("share of hallucinations removed", color=style.HALLUCINATION)
     panels[0, 0].set_ylabel("share of recall kept", color=style.GENERALIZATION)
     panels[1, 0].set_ylabel("precision: generalizations\namong labelled artifacts")
-    panels[0, 0].set_ylim(-0.05, 1.25)
+    panels[0, 0].set_ylim(-0.05, 1.1 * max(1.1, *(float(trade.kept.mean(0).max()) for trade in trades)))
     panels[1, 0].set_ylim(0, 1.02)
     panels[0, 0].set_xlim(min(-0.1, *(float(trade.removed.mean(0).min()) - 0.03 for trade in trades)), 1.05)
     seeds = [len(trade.kept) for trade in trades]
@@ -114,21 +117,26 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
             continue
         slope, tilt = student_t(_slopes(trade.removed, 1 - trade.kept)), student_t(_tilts(trade))
         volume = student_t(map(hypervolume, trade.removed, trade.kept))
-        answers.append("less" if slope.below(1) else "more" if slope.above(1) else "in proportion")
-        compared = answers[-1] if answers[-1] == "in proportion" else f"{answers[-1]} than in proportion"
+        answers.append(_compared(slope))
         flat.append("rises" if tilt.above(0) else "falls" if tilt.below(0) else "is flat")
         sentences.append(
             f"{name}: up to {most:.0%} of the hallucinations removed; recall lost per hallucination removed {slope} "
-            f"({compared}); precision {flat[-1]} ({tilt} for all removed); hypervolume {volume}."
+            f"({answers[-1]}); precision {flat[-1]} ({tilt} for all removed); hypervolume {volume}."
         )
-    counts = {answer: answers.count(answer) for answer in ("in proportion", "less", "more", "removes none")}
     told = (
         f"Of {len(answers)} pairs of world and method, recall falls in proportion to hallucinations in "
-        f"{counts['in proportion']}, by less in {counts['less']}, by more in {counts['more']}; "
-        f"{counts['removes none']} remove no hallucinations. Precision is flat in {flat.count('is flat')}, rises in "
-        f"{flat.count('rises')} and falls in {flat.count('falls')}."
+        f"{answers.count(EVEN)}, by less in {answers.count(LESS)}, by more in {answers.count(MORE)}, and rises in "
+        f"{answers.count(RISES)}; {answers.count('removes none')} remove no hallucinations. Precision is flat in "
+        f"{flat.count('is flat')}, rises in {flat.count('rises')} and falls in {flat.count('falls')}."
     )
     return "\n".join([told, *sentences, "95 % Student t intervals over seeds."])
+
+
+def _compared(slope: Interval) -> str:
+    """Return how recall falls where hallucinations are removed; an interval that holds 1 is in proportion."""
+    if slope.below(1):
+        return RISES if slope.below(0) else LESS
+    return MORE if slope.above(1) else EVEN
 
 
 def hypervolume(removed: np.ndarray, kept: np.ndarray) -> float:
