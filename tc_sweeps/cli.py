@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -23,6 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
 from tc_sweeps.store import Job, RunFolder, SweepFolder
 from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, interrupt, train_sweeps
+
+log = logging.getLogger(__name__)
 
 _MULTIRUN = ("-m", "--multirun")
 
@@ -56,6 +59,8 @@ def job(composed: DictConfig) -> dict[str, float]:
             command=os.environ.get(COMMAND),
         )
         config = resolve(composed)
+        if alone and (unswept := _axes(settings.sweeper)):
+            log.warning("This trains one run: what hydra.sweeper names (%s) makes a sweep only with -m.", unswept)
         try:
             [outcome] = train_sweeps([config], launch)
         finally:
@@ -68,6 +73,12 @@ def job(composed: DictConfig) -> dict[str, float]:
         if alone:  # one sentence; Hydra would put its own words in front
             sys.exit(str(error))
         raise
+
+
+def _axes(sweeper: DictConfig) -> str:
+    """Return the names of what a sweeper would sweep, as an experiment's file says."""
+    blocks = ["blocks"] if sweeper.get("blocks") else []
+    return ", ".join([*map(str, sweeper.get("params") or {}), *blocks])
 
 
 def check(composed: DictConfig) -> Job:
