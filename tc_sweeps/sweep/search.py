@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from tc_sweeps.config import METRICS, ConfigError, SweepFailed, leaves
 from tc_sweeps.store import Job, RunFolder, SweepFolder
 from tc_sweeps.store.sweep_folder import flat
+from tc_sweeps.sweep.axes import require_axes_once
 from tc_sweeps.sweep.compose import Composer, current
 from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, runs_at_once
 from tc_sweeps.sweep.launcher import StackedLauncher
@@ -101,6 +102,7 @@ class SearchSweeper(Sweeper):
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         given = [f"{key}={values}" for key, values in self.params.items()]
+        require_axes_once(parser.parse_overrides(arguments))
         space = Space.of(parser.parse_overrides([*given, *arguments]))
         first = self._require_that_values_run(space)
         training = first.config.training

@@ -119,6 +119,7 @@ REFUSED = [
     (["seed=tag(lgo,interval(1,2))", LESS], "the tag 'lgo' means nothing here"),
     (["seed=range(3,3)", LESS], "this axis has no values"),
     (["+hydra.sweeper.params.sweep='a,b'", LESS], "'sweep' says how runs are made, it cannot be searched"),
+    ([RATES, RATES, LESS], "give one axis twice"),
     ([RATES], "hydra.sweeper.objectives=None names no metric and direction"),
     ([RATES, "hydra.sweeper.objectives={train/los: minimize}"], "'train/los' is no metric; did you mean 'train/loss'?"),
     ([RATES, "hydra.sweeper.objectives={train/loss: down}"], "train/loss=down is not one of maximize, minimize"),
@@ -250,14 +251,16 @@ CHANGED = [
 
 
 def test_a_study_keeps_to_what_it_was_begun_for(launch: Command) -> None:  # noqa: F811
-    search = [*SEARCH, RATES, "model.width=8,16", "hydra.sweeper.trials=2"]
-    assert launch(*search, LESS)[0] == 0
+    axes, total = [RATES, "model.width=8,16"], "hydra.sweeper.trials=2"
+    assert launch(*SEARCH, total, *axes, LESS)[0] == 0
     for changed, fragment in CHANGED:
-        code, _, err = launch(*search, *changed)
+        keys = [text.partition("=")[0] for text in changed]
+        code, _, err = launch(*SEARCH, total, *(axis for axis in axes if axis.partition("=")[0] not in keys), *changed)
         assert code == 1
         assert fragment in err
         assert len(err.strip().splitlines()) == 1
-    assert launch(*search, LESS, "training.learning_rate=tag(log, interval(1e-3, 1))", "tracking=offline")[0] == 0
+    wider = "training.learning_rate=tag(log, interval(1e-3, 1))"
+    assert launch(*SEARCH, total, LESS, axes[1], wider, "tracking=offline")[0] == 0
     assert len(states()) == 2
 
 
