@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
 from tc_sweeps.store import Job, RunFolder, SweepFolder
@@ -182,7 +183,7 @@ class _Answer:
         if isinstance(error, KeyboardInterrupt):
             self.code, sentence = 130, "Interrupted. The same command trains what is missing."
         elif self._own_words and isinstance(
-            error, ConfigError | RunFailed | SweepFailed | HydraException | OmegaConfBaseException | OSError
+            error, ConfigError | RunFailed | SweepFailed | HydraException | OmegaConfBaseException | YAMLError | OSError
         ):
             self.code, sentence = 1, explain(error)
         else:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.override_parser.types import Override
 
@@ -28,6 +28,7 @@ Part = dict[str, str]  # of a job: its overrides by key
 class Block:
     """Axes and what is said about them, as in `hydra.sweeper`."""
 
+    kind: ClassVar[str] = "a block of hydra.sweeper.blocks"  # what `explain` calls this where a key is unknown
     params: dict[str, Any] = field(default_factory=dict)  # axes, as on the command line: "model.width": "16,32"
     zip: list[Any] = field(default_factory=list)  # names of axes that go together, or several such lists
     exclude: list[dict[str, Any]] = field(default_factory=list)  # jobs to leave out: those with all values of an item

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -44,6 +44,7 @@ ROUNDS = 10  # that a sampler learns from, where it is left to this module how m
 class SearchSweeperConf:
     """The keys of `hydra.sweeper`."""
 
+    kind: ClassVar[str] = "a search, hydra/sweeper=optuna,"
     _target_: str = "hydra_plugins.tc_sweeps.SearchSweeper"
     # What is searched, in Hydra's grammar: "training.learning_rate": "tag(log, interval(1e-3, 1e-1))",
     # "model.layers": "range(1,4)", "model.width": "8,16,32"; plain values are fixed.

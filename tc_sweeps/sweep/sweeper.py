@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,6 +27,7 @@ __all__ = ["GridSweeper"]
 class GridSweeperConf(Block):
     """The keys of `hydra.sweeper`; see `axes.Block` for those of every block."""
 
+    kind: ClassVar[str] = "hydra/sweeper=grid"
     _target_: str = "hydra_plugins.tc_sweeps.GridSweeper"
     # One after the other, each with the axes above in front; an axis of the command line replaces that of every block.
     blocks: list[Block] = field(default_factory=list)
