@@ -110,7 +110,7 @@ def test_a_sweep_without_a_finished_run_still_has_a_table(outputs: Path) -> None
     made.begin(outputs, "s", {"seed": 1})
     text = write_table("s")
     assert "1 failed:" in text
-    assert "Not finished: 1 running." in text
+    assert "Not finished: 1 interrupted." in text
     assert "Student" not in text
 
 
