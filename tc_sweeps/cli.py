@@ -163,7 +163,8 @@ def plan(arguments: Sequence[str]) -> int:
             times = calibrate(jobs, launch)
         else:
             times = past_times()
-        print(plan_text(jobs, times, launch, command=shlex.join(["python", "-m", "tc_sweeps", "-m", *overrides])))
+        command = shlex.join(["python", "-m", "tc_sweeps", "-m", *overrides])
+        print(plan_text(jobs, times, launch, command=command, measured=options.calibrate))
     return answer.code
 
 

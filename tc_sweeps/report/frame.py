@@ -79,7 +79,7 @@ def typed(sweep: Path) -> str:
 
 def figure_command(sweep: Path, runs: pd.DataFrame) -> str:
     """Return a command that draws these runs against their first axis."""
-    keys = swept_keys(runs)
+    keys = [first for first, *_ in together(runs, swept_keys(runs))]
     x = keys[0] if keys else "step"
     # A second axis gets lines of its own; of more, one must be named and the rest held.
     by = [f"--by {keys[1]}"] if len(keys) > 2 else []
@@ -216,6 +216,23 @@ def swept_keys(frame: pd.DataFrame) -> list[str]:
         key for key in config_keys(frame) if key != "seed" and key not in _NO_RESULT and _distinct(frame[key]) > 1
     ]
     return [key for key in several if not _follows(frame, key)]
+
+
+def together(frame: pd.DataFrame, keys: Sequence[str]) -> list[list[str]]:
+    """Return the keys in groups: those that go along with each other one to one, as axes do that are zipped.
+
+    For the widths 8, 8, 16 the rates 2, 2, 1 go along, and the rates 2, 1, 1 do not.
+    """
+    groups: list[list[str]] = []
+    for key in keys:
+        for group in groups:
+            pairs = len(frame[[group[0], key]].drop_duplicates())
+            if pairs == _distinct(frame[key]) == _distinct(frame[group[0]]):
+                group.append(key)
+                break
+        else:
+            groups.append([key])
+    return groups
 
 
 def differ(runs: pd.DataFrame) -> str:
