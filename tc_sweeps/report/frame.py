@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, leaves
 from tc_sweeps.report.intervals import half_width
-from tc_sweeps.report.where import Where, matching, spell_value, spell_where
+from tc_sweeps.report.where import Where, in_order, matching, spell_value, spell_where
 from tc_sweeps.store.folder import OUTPUTS, RunFolder
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -101,7 +101,7 @@ def load_sweep(sweep: str | Path, *, where: Where | None = None, every: bool = F
     or a path. Lists among the config values come as tuples, so that runs can be grouped by them.
 
     `where` keeps the runs whose config agrees with it in every key: `{"model.width": 32, "seed": [0, 1]}` are the runs
-    of width 32 with the seed 0 or 1. A list holds values of which one must hold, a tuple is one value that is a list,
+    of width 32 with the seed 0 or 1. Of several values one must hold; a tuple may also be one value that is a list,
     and None matches null, also in runs of a world that does not have the key. Raises `ConfigError` where there is no
     such sweep, for a key that no run has, and where no run is left.
     """
@@ -116,6 +116,8 @@ def load_sweep(sweep: str | Path, *, where: Where | None = None, every: bool = F
 
 
 def _chosen(runs: pd.DataFrame, where: Where, sweep: str) -> pd.DataFrame:
+    if not isinstance(where, Mapping):
+        raise ConfigError(f"where={where!r} is no dict of keys and values, as in where={{'model.width': [8, 16]}}.")
     keys = config_keys(runs)
     kept = pd.Series(True, index=runs.index)
     for key, wanted in where.items():
@@ -123,7 +125,7 @@ def _chosen(runs: pd.DataFrame, where: Where, sweep: str) -> pd.DataFrame:
             raise ConfigError(f"The sweep '{sweep}' has no config key '{key}'{hint(key, keys, differ(runs))}")
         found = matching(runs[key], wanted)
         if not found.any():
-            there = listed(list(dict.fromkeys(map(spell_value, runs[key]))))
+            there = listed([spell_value(value) for value in in_order(runs[key])])
             raise ConfigError(f"No run of the sweep '{sweep}' has {spell_where({key: wanted})}; there are {there}.")
         kept &= found
     if not kept.any():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 import re
 import textwrap
@@ -15,6 +14,7 @@ import pandas as pd
 
 from tc_sweeps.report.frame import figure_command, find_sweep, find_sweeps, swept_keys, typed
 from tc_sweeps.report.trials import load_trials
+from tc_sweeps.report.where import in_order, spell_value
 from tc_sweeps.store.folder import OUTPUTS
 from tc_sweeps.store.lease import standing
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -103,17 +103,17 @@ def _trials(folder: SweepFolder, runs: Sequence[Run]) -> tuple[int, int]:
         states.get(run_id) in ENDED or state in ("complete", "pruned", "failed")
         for run_id, state in zip(trials["run_id"], trials["state"], strict=True)
     ]
-    return sum(ended), int(trials.attrs["trials"])
+    return sum(ended), int(trials.attrs.get("trials", len(trials)))
 
 
 def _axes_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
-    """Return the states counted for each value of each axis, values in the order of the plan."""
+    """Return the states counted for each value of each axis."""
     states = [state for state in STATES if any(run["state"] == state for run in runs)]
-    lines = [["", *states]]
+    lines, frame = [["", *states]], _frame(runs)
     for key in keys:
-        counts: dict[str, Counter[str]] = {}
+        counts: dict[str, Counter[str]] = {spell_value(value): Counter() for value in in_order(frame[key])}
         for run in runs:
-            counts.setdefault(_spell(run.get(key)), Counter())[run["state"]] += 1
+            counts[spell_value(run.get(key))][run["state"]] += 1
         if len(counts) > MOST_VALUES:
             lines.append([f"{key}: {len(counts)} values"])
         else:
@@ -142,7 +142,7 @@ def _reasons_text(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> str:
         same = len({_reason(run) for run in group}) == 1
         example = group[0]
         lines.append(f"{len(group)} {state}: {_reason(example) if same else alike}")
-        values = " ".join(f"{key}={_spell(example.get(key))}" for key in keys)
+        values = " ".join(f"{key}={spell_value(example.get(key))}" for key in keys)
         at = f"at step {example['step']:,} of {example['training.steps']:,}"
         lines.append(f"  {'for example ' * (len(group) > 1)}{path / example['run_id']} {at}: {values}".rstrip(": "))
     if len(groups) > MOST_REASONS:
@@ -197,11 +197,6 @@ def _reason(run: Run) -> str:
 def _alike(run: Run) -> str:
     """Return the reason without its numbers and ids, in which the same failure differs from run to run."""
     return re.sub(r"\w*\d[\w.+-]*\w|\d", "…", _reason(run))
-
-
-def _spell(value: Any) -> str:
-    """Return a config value as one would type it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _runs(count: int) -> str:

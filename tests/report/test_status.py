@@ -94,6 +94,12 @@ def test_a_run_whose_worker_is_dead_is_interrupted(outputs: Path) -> None:
     assert f"To train the 1 run missing:  {COMMAND}" in text
 
 
+def test_the_values_of_an_axis_are_sorted(outputs: Path) -> None:
+    for width in (16, 8, 128):
+        queue(outputs, {"model.width": width})
+    assert [line.split()[0] for line in sweep_status("s").split("\n\n")[1].splitlines()[2:]] == ["8", "16", "128"]
+
+
 def test_a_search_is_told_of_in_trials(outputs: Path) -> None:
     """Two have ended, one is pruned, one was interrupted, one repeats a run, and two were not asked for yet."""
     launched(outputs)
