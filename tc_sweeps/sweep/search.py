@@ -202,10 +202,10 @@ class SearchSweeper(Sweeper):
         launched = 0
         while batch := search.ask(at_once, self.trials):
             runs = self._composed(search, batch)
-            search.write_table(self.trials)  # a search that is killed in its first batch is known as one
             missing = search.look(runs)  # the others are done already: a suggestion that repeats costs nothing
             if missing:
                 self._plan(search)
+                search.write_table(self.trials)  # a search that is killed in its first batch is known as one
                 with search.telling(missing):
                     jobs = [trial.overrides for trial in missing]
                     returns.append(self._launcher.launch(jobs, initial_job_idx=launched))
