@@ -16,7 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 RUN = ["data.vocab_size=12", "data.num_sentences=30", "model.width=8", "training.steps=20", "training.evaluations=2"]
-SPACE = ["seed=range(0,5)", "training.weight_decay=0,0.1,0.2,0.5,1", *RUN, "tracking=none"]
+SPACE = [
+    "training.learning_rate=1e-3,2e-3,5e-3,1e-2,2e-2",
+    "training.weight_decay=0,0.1,0.2,0.5,1",
+    *RUN,
+    "tracking=none",
+]
 
 
 def seconds(folder: Path, *arguments: str) -> float:

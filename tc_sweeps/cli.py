@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -19,10 +20,13 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
 from tc_sweeps.store import Job, RunFolder, SweepFolder
 from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, interrupt, train_sweeps
+
+log = logging.getLogger(__name__)
 
 _MULTIRUN = ("-m", "--multirun")
 
@@ -56,6 +60,8 @@ def job(composed: DictConfig) -> dict[str, float]:
             command=os.environ.get(COMMAND),
         )
         config = resolve(composed)
+        if alone and (unswept := _axes(settings.sweeper)):
+            log.warning("This trains one run: what hydra.sweeper names (%s) makes a sweep only with -m.", unswept)
         try:
             [outcome] = train_sweeps([config], launch)
         finally:
@@ -70,9 +76,22 @@ def job(composed: DictConfig) -> dict[str, float]:
         raise
 
 
+def _axes(sweeper: DictConfig) -> str:
+    """Return the names of what a sweeper would sweep, as an experiment's file says."""
+    blocks = ["blocks"] if sweeper.get("blocks") else []
+    return ", ".join([*map(str, sweeper.get("params") or {}), *blocks])
+
+
 def check(composed: DictConfig) -> Job:
     """Return the run that a composed config means; raises ConfigError where it cannot be run."""
-    return Job.of(resolve(_task_of(composed)))
+    planned = Job.of(resolve(_task_of(composed)))
+    search = composed.hydra.runtime.choices["hydra/sweeper"] == "optuna"
+    if not search and SweepFolder(planned.folder.path.parent).is_search:
+        raise ConfigError(
+            f"sweep={planned.config.sweep} is a search, whose list of runs another sweep would begin anew: give it "
+            "another name."
+        )
+    return planned
 
 
 def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[dict[str, float] | RunFailed]:
@@ -144,7 +163,8 @@ def plan(arguments: Sequence[str]) -> int:
             times = calibrate(jobs, launch)
         else:
             times = past_times()
-        print(plan_text(jobs, times, launch, command=shlex.join(["python", "-m", "tc_sweeps", "-m", *overrides])))
+        command = shlex.join(["python", "-m", "tc_sweeps", "-m", *overrides])
+        print(plan_text(jobs, times, launch, command=command, measured=options.calibrate))
     return answer.code
 
 
@@ -171,7 +191,7 @@ class _Answer:
         if isinstance(error, KeyboardInterrupt):
             self.code, sentence = 130, "Interrupted. The same command trains what is missing."
         elif self._own_words and isinstance(
-            error, ConfigError | RunFailed | SweepFailed | HydraException | OmegaConfBaseException | OSError
+            error, ConfigError | RunFailed | SweepFailed | HydraException | OmegaConfBaseException | YAMLError | OSError
         ):
             self.code, sentence = 1, explain(error)
         else:

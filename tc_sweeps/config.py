@@ -17,6 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -562,12 +563,16 @@ def explain(error: BaseException) -> str:
     for link in chain:
         if isinstance(link, ConfigError):
             return str(link)
+        if isinstance(link, yaml.MarkedYAMLError) and link.problem_mark:
+            return f"{link.problem_mark.name}, line {link.problem_mark.line + 1}: {link.problem}."
+        if override := getattr(link, "override", None):  # that cannot be parsed
+            return f"{override} cannot be read: {str(link).splitlines()[0]}."
     for link in chain:
         name = getattr(link, "full_key", None)
         if not isinstance(link, OmegaConfBaseException) or not name:
             continue
         if isinstance(link, ConfigKeyError | ConfigAttributeError):
-            return f"Unknown key '{name!s}'{_nearest(str(name), link.parent_node)}"
+            return _unknown(str(name), link)
         return f"{name!s}: {str(link).splitlines()[0].rstrip('.')}."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and (several := re.match(r"Ambiguous value for argument '(.*)'$", lines[0])):
@@ -575,6 +580,16 @@ def explain(error: BaseException) -> str:
     if "Config search path:" in lines:  # an unknown choice of a group: the choices matter, not where they were sought
         lines = lines[: lines.index("Config search path:")]
     return " ".join(lines)
+
+
+def _unknown(name: str, error: OmegaConfBaseException) -> str:
+    """Return the sentence for a key that no config has, or not the one that was chosen."""
+    if name == "experiment":  # the file's own group, where its keys then stand
+        return "The experiment's file does not begin with '# @package _global_': its keys are taken for its own."
+    if kind := getattr(error.object_type, "kind", None):
+        keys = [item.name for item in fields(error.object_type) if item.name != "_target_"]  # type: ignore[arg-type]
+        return f"Unknown key '{name}': {kind} has {', '.join(keys)}."
+    return f"Unknown key '{name}'{_nearest(name, error.parent_node)}"
 
 
 def _nearest(name: str, parent: Any) -> str:

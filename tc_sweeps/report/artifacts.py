@@ -12,10 +12,10 @@ import pandas as pd
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report.frame import find_run, hint, listed
-from tc_sweeps.report.status import LONGEST_REASON, seen_from_outside
+from tc_sweeps.report.status import LONGEST_REASON
 from tc_sweeps.report.table import columns_text
 from tc_sweeps.store.folder import RunFolder
-from tc_sweeps.store.sweep_folder import SweepFolder
+from tc_sweeps.store.lease import standing
 
 LABELS = ("generalization", "hallucination", "unlabelled")
 LONGEST_NAME = 40  # characters of a token's name: a table of text may hold any
@@ -53,7 +53,7 @@ def artifacts_text(run: str | Path, *, top: int = 50, labels: Sequence[str] = ()
 
 
 def _require_finished(folder: RunFolder) -> None:
-    run = seen_from_outside(SweepFolder(folder.path.parent), {"run_id": folder.run_id, **folder.status})
+    run = standing(folder)
     name = f"The run {folder.sweep}/{folder.run_id}"
     if run["state"] == "finished":
         return

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
@@ -139,6 +140,8 @@ def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str], where: Where | No
     axes.set(xlabel=labelled(x), ylabel=labelled(y))
     style.headline(figure, what_is_drawn(counts), where)
     if has_ceiling:
+        if not by:
+            handles.append(style.line(y, colours[0], marker="" if x == "step" else style.MARKERS[0]))
         handles.append(style.ceiling_entry("ceiling of these runs", joined=joined))
     if handles:
         style.legend_below(figure, handles)
@@ -161,6 +164,8 @@ def _places(axes: Axes, runs: pd.DataFrame, x: str) -> pd.Series[Any]:
     # Sizes that span more than a decade are evenly spread in their logarithm.
     if x != "step" and values.min() > 0 and values.max() / values.min() >= 8:
         style.log_x(axes, values.tolist())
+    elif pd.api.types.is_integer_dtype(values):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, leaves
 from tc_sweeps.report.intervals import half_width
-from tc_sweeps.report.where import Where, matching, spell_value, spell_where
+from tc_sweeps.report.where import Where, in_order, matching, spell_value, spell_where
 from tc_sweeps.store.folder import OUTPUTS, RunFolder
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -106,7 +106,7 @@ def typed(sweep: Path) -> str:
 
 def figure_command(sweep: Path, runs: pd.DataFrame) -> str:
     """Return a command that draws these runs against their first axis."""
-    keys = swept_keys(runs)
+    keys = [first for first, *_ in together(runs, swept_keys(runs))]
     x = keys[0] if keys else "step"
     # A second axis gets lines of its own; of more, one must be named and the rest held.
     by = [f"--by {keys[1]}"] if len(keys) > 2 else []
@@ -128,7 +128,7 @@ def load_sweep(sweep: str | Path, *, where: Where | None = None, every: bool = F
     or a path. Lists among the config values come as tuples, so that runs can be grouped by them.
 
     `where` keeps the runs whose config agrees with it in every key: `{"model.width": 32, "seed": [0, 1]}` are the runs
-    of width 32 with the seed 0 or 1. A list holds values of which one must hold, a tuple is one value that is a list,
+    of width 32 with the seed 0 or 1. Of several values one must hold; a tuple may also be one value that is a list,
     and None matches null, also in runs of a world that does not have the key. Raises `ConfigError` where there is no
     such sweep, for a key that no run has, and where no run is left.
     """
@@ -143,6 +143,8 @@ def load_sweep(sweep: str | Path, *, where: Where | None = None, every: bool = F
 
 
 def _chosen(runs: pd.DataFrame, where: Where, sweep: str) -> pd.DataFrame:
+    if not isinstance(where, Mapping):
+        raise ConfigError(f"where={where!r} is no dict of keys and values, as in where={{'model.width': [8, 16]}}.")
     keys = config_keys(runs)
     kept = pd.Series(True, index=runs.index)
     for key, wanted in where.items():
@@ -150,7 +152,7 @@ def _chosen(runs: pd.DataFrame, where: Where, sweep: str) -> pd.DataFrame:
             raise ConfigError(f"The sweep '{sweep}' has no config key '{key}'{hint(key, keys, differ(runs))}")
         found = matching(runs[key], wanted)
         if not found.any():
-            there = listed(list(dict.fromkeys(map(spell_value, runs[key]))))
+            there = listed([spell_value(value) for value in in_order(runs[key])])
             raise ConfigError(f"No run of the sweep '{sweep}' has {spell_where({key: wanted})}; there are {there}.")
         kept &= found
     if not kept.any():
@@ -243,6 +245,23 @@ def swept_keys(frame: pd.DataFrame) -> list[str]:
         key for key in config_keys(frame) if key != "seed" and key not in _NO_RESULT and _distinct(frame[key]) > 1
     ]
     return [key for key in several if not _follows(frame, key)]
+
+
+def together(frame: pd.DataFrame, keys: Sequence[str]) -> list[list[str]]:
+    """Return the keys in groups: those that go along with each other one to one, as axes do that are zipped.
+
+    For the widths 8, 8, 16 the rates 2, 2, 1 go along, and the rates 2, 1, 1 do not.
+    """
+    groups: list[list[str]] = []
+    for key in keys:
+        for group in groups:
+            pairs = len(frame[[group[0], key]].drop_duplicates())
+            if pairs == _distinct(frame[key]) == _distinct(frame[group[0]]):
+                group.append(key)
+                break
+        else:
+            groups.append([key])
+    return groups
 
 
 def differ(runs: pd.DataFrame) -> str:

@@ -80,7 +80,7 @@ def sum_up(answers: Sequence[str], what: str) -> str:
 
 
 def clipped(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `over_seeds` as it is drawn: the intervals of shares end at 0 and 1, beyond which none lies."""
+    """Return a table of `over_seeds` as it is shown: the intervals of shares end at 0 and 1, beyond which none lies."""
     shares = table["metric"].isin(SHARES)
     low, high = (table[name].mask(shares, table[name].clip(0, 1)) for name in ("low", "high"))
     return table.assign(low=low, high=high)

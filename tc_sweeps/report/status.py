@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 import re
 import textwrap
@@ -14,12 +13,14 @@ from typing import Any
 import pandas as pd
 
 from tc_sweeps.report.frame import figure_command, find_sweep, find_sweeps, swept_keys, typed
-from tc_sweeps.report.trials import is_search
-from tc_sweeps.store.folder import OUTPUTS, RunFolder, is_pruned
-from tc_sweeps.store.lease import is_alive
+from tc_sweeps.report.trials import load_trials
+from tc_sweeps.report.where import in_order, spell_value
+from tc_sweeps.store.folder import OUTPUTS
+from tc_sweeps.store.lease import standing
 from tc_sweeps.store.sweep_folder import SweepFolder
 
-STATES = ["finished", "running", "queued", "failed", "interrupted"]
+STATES = ["finished", "running", "queued", "failed", "pruned", "interrupted"]
+ENDED = ("finished", "failed", "pruned")
 MOST_VALUES = 12  # of an axis: with more, one line per value is no longer read
 MOST_REASONS = 10  # of failures: with more, something is wrong that the first ones tell as well
 LONGEST_REASON = 300  # characters: an error of CUDA is a page
@@ -31,16 +32,15 @@ def sweep_status(sweep: str | Path, *, every: bool = False, axes: bool = True) -
     """Return as text where the runs of a sweep stand, why some did not finish, and what to type next.
 
     With `axes` the states are also counted for each value of each axis, that is of each config key by which the runs
-    differ. A run that says it is running and whose worker is dead counts as interrupted. `every=True` also tells of the
-    runs of earlier plans. Raises `ConfigError` where there is no such sweep.
+    differ. `every=True` also tells of the runs of earlier plans. Raises `ConfigError` where there is no such sweep.
     """
     folder = find_sweep(sweep)
-    runs = [seen_from_outside(folder, run) for run in folder.standings(every=every)]
+    runs = folder.standings(every=every)
     if not runs:
         return f"The sweep '{folder.path.name}' has no runs yet."
     keys = _axes(runs)
     parts = [
-        _headline(folder.path.name, runs),
+        _headline(folder, runs),
         _axes_text(runs, keys) if axes else "",
         _reasons_text(folder.path, runs, keys),
         _next_text(folder, runs),
@@ -55,23 +55,12 @@ def all_sweeps(*, every: bool = False) -> str:
     """
     lines = []
     for folder in find_sweeps():
-        standings = [{"run_id": run.run_id, **run.status} for run in folder.runs(every=every)]
-        runs = [seen_from_outside(folder, run) for run in standings]
-        lines.append((folder.path.name, f"{_runs(len(runs))}: {_counted(runs)}" if runs else "no runs yet"))
+        runs = [{"run_id": run.run_id, **standing(run)} for run in folder.runs(every=every)]
+        lines.append((folder.path.name, _counted(folder, runs) if runs else "no runs yet"))
     if not lines:
         return f"{OUTPUTS.resolve()} holds no sweep yet."
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name.ljust(width)}  {told}" for name, told in lines)
-
-
-def seen_from_outside(folder: SweepFolder, run: Run) -> Run:
-    """Return the run as it stands: one whose worker was killed had no chance to write so itself."""
-    if run["state"] == "running":
-        path = RunFolder(folder.path / run["run_id"])
-        # A run gives its lease back right after its last status, so the status is looked at once more.
-        if not is_alive(path) and path.status["state"] == "running":
-            return run | {"state": "interrupted", "reason": "its process is gone; the same command continues it"}
-    return run
 
 
 def _frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -90,26 +79,41 @@ def _axes(runs: Sequence[Run]) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------- parts
 
 
-def _headline(name: str, runs: Sequence[Run]) -> str:
+def _headline(folder: SweepFolder, runs: Sequence[Run]) -> str:
     steps = sum(run["training.steps"] for run in runs)
-    # A finished run is done, though it may have reached its target before its last step.
-    done = sum(run["training.steps"] if run["state"] == "finished" else run["step"] for run in runs)
-    return f"{name}: {_runs(len(runs))}: {_counted(runs)}\n{100 * done // steps} % of {steps:,} steps done"
+    # A run that has reached its target before its last step is done, and so is one that a search has ended.
+    done = sum(run["training.steps"] if run["state"] in ("finished", "pruned") else run["step"] for run in runs)
+    return f"{folder.path.name}: {_counted(folder, runs)}\n{100 * done // steps} % of {steps:,} steps done"
 
 
-def _counted(runs: Sequence[Run]) -> str:
+def _counted(folder: SweepFolder, runs: Sequence[Run]) -> str:
     counts = Counter(run["state"] for run in runs)
-    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    text = f"{_runs(len(runs))}: {', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])}"
+    if folder.is_search:
+        ended, total = _trials(folder, runs)
+        text = f"{ended} of {total} trials; {text}"
+    return text
+
+
+def _trials(folder: SweepFolder, runs: Sequence[Run]) -> tuple[int, int]:
+    """Return how many trials of a search have ended, whatever became of them, and how many it shall have."""
+    trials = load_trials(folder.path)
+    states = {run["run_id"]: run["state"] for run in runs}  # newer than the table
+    ended = [
+        states.get(run_id) in ENDED or state in ("complete", "pruned", "failed")
+        for run_id, state in zip(trials["run_id"], trials["state"], strict=True)
+    ]
+    return sum(ended), int(trials.attrs.get("trials", len(trials)))
 
 
 def _axes_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
-    """Return the states counted for each value of each axis, values in the order of the plan."""
+    """Return the states counted for each value of each axis."""
     states = [state for state in STATES if any(run["state"] == state for run in runs)]
-    lines = [["", *states]]
+    lines, frame = [["", *states]], _frame(runs)
     for key in keys:
-        counts: dict[str, Counter[str]] = {}
+        counts: dict[str, Counter[str]] = {spell_value(value): Counter() for value in in_order(frame[key])}
         for run in runs:
-            counts.setdefault(_spell(run.get(key)), Counter())[run["state"]] += 1
+            counts[spell_value(run.get(key))][run["state"]] += 1
         if len(counts) > MOST_VALUES:
             lines.append([f"{key}: {len(counts)} values"])
         else:
@@ -138,7 +142,7 @@ def _reasons_text(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> str:
         same = len({_reason(run) for run in group}) == 1
         example = group[0]
         lines.append(f"{len(group)} {state}: {_reason(example) if same else alike}")
-        values = " ".join(f"{key}={_spell(example.get(key))}" for key in keys)
+        values = " ".join(f"{key}={spell_value(example.get(key))}" for key in keys)
         at = f"at step {example['step']:,} of {example['training.steps']:,}"
         lines.append(f"  {'for example ' * (len(group) > 1)}{path / example['run_id']} {at}: {values}".rstrip(": "))
     if len(groups) > MOST_REASONS:
@@ -149,18 +153,22 @@ def _reasons_text(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> str:
 def _next_text(folder: SweepFolder, runs: Sequence[Run]) -> str:
     counts = Counter(run["state"] for run in runs)
     name = typed(folder.path)
-    missing, plan = counts["queued"] + counts["interrupted"] - sum(map(is_pruned, runs)), folder.plan
+    missing, plan = counts["queued"] + counts["interrupted"], folder.plan
+    purpose = f"To train the {_runs(missing)} missing:"
+    if folder.is_search:
+        ended, total = _trials(folder, runs)
+        missing, purpose = total - ended, "To go on with the search:"
     lines = []
     if counts["running"]:
         lines.append(("To look again:", f"tc-sweeps status {name}"))
     elif missing:
-        lines.append((f"To train the {_runs(missing)} missing:", _again(plan)))
-    if counts["failed"] and not counts["running"] and not is_search(folder.path):  # a search tries something else
+        lines.append((purpose, _again(plan)))
+    if counts["failed"] and not counts["running"] and not folder.is_search:  # a search tries something else
         lines.append(("To try what failed again:", _again(plan, failed=True)))
     if counts["finished"]:
         lines.append(("To see the numbers:", f"tc-sweeps table {name}"))
     if counts["finished"] and not counts["running"] and not missing:
-        own = is_search(folder.path) or (plan["experiment"] or folder.path.name) in _experiments()
+        own = folder.is_search or (plan["experiment"] or folder.path.name) in _experiments()
         drawing = f"tc-sweeps figure {name}" if own else figure_command(folder.path, _frame(runs))
         lines.append(("To draw them:", drawing))
     width = max(len(purpose) for purpose, _ in lines)
@@ -189,11 +197,6 @@ def _reason(run: Run) -> str:
 def _alike(run: Run) -> str:
     """Return the reason without its numbers and ids, in which the same failure differs from run to run."""
     return re.sub(r"\w*\d[\w.+-]*\w|\d", "…", _reason(run))
-
-
-def _spell(value: Any) -> str:
-    """Return a config value as one would type it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _runs(count: int) -> str:

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.path import Path as MarkerPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from tc_sweeps.report.intervals import clipped
@@ -31,6 +32,7 @@ ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "#8A8A8A"
 GENERALIZATION, HALLUCINATION = "#0072B2", "#D55E00"
 LINES = ["-", "--", ":", "-."]
 HATCHES = {"--": "////", ":": "....", "-.": "\\\\\\\\"}  # of a band, by the style of its line
+DASHES = MarkerPath([(-3, 0), (-1.8, 0), (-0.6, 0), (0.6, 0), (1.8, 0), (3, 0)], [1, 2] * 3)  # move to, line to
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
 RC: Any = {
@@ -138,7 +140,7 @@ def draw_band(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, linestyle
 
 
 def draw_ceiling(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, joined: bool = True) -> None:
-    """Draw means of ceilings against the column `x`: a dashed line, or a dash at each point that no line may join."""
+    """Draw means of ceilings against the column `x`: a dashed line, or a short one at each point that no line joins."""
     table = table.sort_values(x)
     axes.plot(table[x], table["mean"], color=colour, **_ceiling(joined and len(table) > 1))
 
@@ -149,7 +151,12 @@ def ceiling_entry(label: str, *, joined: bool = True) -> Line2D:
 
 
 def _ceiling(joined: bool) -> dict[str, Any]:
-    return {"linestyle": "--" if joined else "none", "linewidth": 1, "marker": "" if joined else "_", "markersize": 9}
+    return {
+        "linestyle": "--" if joined else "none",
+        "linewidth": 1,
+        "marker": "" if joined else DASHES,
+        "markersize": 24,
+    }
 
 
 def log_x(axes: Axes, values: Sequence[float]) -> None:

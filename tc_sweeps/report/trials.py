@@ -11,27 +11,23 @@ import pandas as pd
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report.frame import find_sweep
 
-__all__ = ["best_text", "best_trials", "is_search", "load_trials", "losses"]
+__all__ = ["best_text", "best_trials", "load_trials", "losses"]
 
 MOST_LINES = 5  # of the best trials of one objective
 MOST_FRONT = 20  # of a front: with more, a table is no longer read
 
 
-def is_search(sweep: Path) -> bool:
-    """Whether the runs of a sweep's folder are the trials of a search."""
-    return (sweep / "trials.parquet").is_file()
-
-
 def load_trials(sweep: str | Path) -> pd.DataFrame:
     """Return one row per trial: number, state, objectives, searched keys, and the run that it is.
 
-    `attrs["objectives"]` holds the objectives' directions by metric name. The states are complete, pruned, failed and
+    `attrs["objectives"]` holds the objectives' directions by metric name, `attrs["trials"]` how many trials the search
+    shall have. The states are complete, pruned, failed and
     running; a trial without a value has NaN. Raises `ConfigError` where there is no such sweep, or it is no search.
     """
-    path = find_sweep(sweep).path
-    if not is_search(path):
-        raise ConfigError(f"The sweep '{path.name}' is no search: it has no trials.parquet.")
-    return pd.read_parquet(path / "trials.parquet")
+    folder = find_sweep(sweep)
+    if not folder.is_search:
+        raise ConfigError(f"The sweep '{folder.path.name}' is no search: it has no trials.parquet.")
+    return pd.read_parquet(folder.path / "trials.parquet")
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:

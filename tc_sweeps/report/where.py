@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from tc_sweeps.config import ConfigError
 
 Where = Mapping[str, Any]
-"""Config key -> the value it must have, or a list of values of which it must have one; None is null."""
+"""Config key -> the value it must have, or several values of which it must have one; None is null."""
 
 LONGEST_NAME = 120  # characters that a filter may add to a file's name, of the 255 that file systems take
 
@@ -62,9 +62,33 @@ def _unquoted(value: Any) -> Any:
 
 
 def matching(values: pd.Series[Any], wanted: Any) -> pd.Series[bool]:
-    """Return, row by row, whether a value is the one wanted, or one of them where a list is given."""
+    """Return, row by row, whether a value is the one wanted, or one of them where several are given.
+
+    A number that no run has stands for the one that tables (four digits) or legends (six) show in this way.
+    """
     options = _options(wanted)
-    return values.map(lambda value: any(_same(_plain(value), option) for option in options)).astype(bool)
+    if isinstance(wanted, tuple):  # one value that is a list, or several values
+        options += map(_plain, wanted)
+    there = in_order(values)
+    shown = [one for option in options for one in _shown_as(option, there)]
+    return values.map(lambda value: any(_same(_plain(value), option) for option in options + shown)).astype(bool)
+
+
+def _shown_as(option: Any, there: Sequence[Any]) -> list[Any]:
+    """Return the one value that is shown as a number that is not there itself, if it is one."""
+    if not isinstance(option, float) or option in there:
+        return []
+    floats = [value for value in there if isinstance(value, float)]
+    alike = [value for value in floats if option in (float(f"{value:.4g}"), float(f"{value:.6g}"))]
+    return alike if len(alike) == 1 else []
+
+
+def in_order(values: Iterable[Any]) -> list[Any]:
+    """Return the different values in order: null, numbers, and words and lists as they are spelled."""
+    different = list(dict.fromkeys(map(_plain, values)))
+    numbers = [value for value in different if isinstance(value, int | float)]
+    others = [value for value in different if not isinstance(value, int | float | None)]
+    return [None] * (None in different) + sorted(numbers) + sorted(others, key=spell_value)
 
 
 def spell_where(where: Where | None) -> str:

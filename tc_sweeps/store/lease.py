@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tc_sweeps.store.files import locked
-from tc_sweeps.store.folder import RunFolder
+from tc_sweeps.store.folder import RunFolder, is_pruned
 
-__all__ = ["Worker", "is_alive"]
+__all__ = ["Worker", "is_alive", "standing"]
 
 HEARTBEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 60.0
@@ -111,6 +111,20 @@ def is_alive(folder: RunFolder) -> bool:
     if owner["host"] == here["host"]:
         return bool(owner["boot"] == here["boot"] and _started(owner["pid"]) == owner["started"])
     return not _expired(folder.path.parent / ".workers" / owner["token"], EXPIRY_SECONDS)
+
+
+def standing(folder: RunFolder) -> dict[str, Any]:
+    """Return the status of a run as it is seen from outside.
+
+    A run whose worker was killed is interrupted, which it had no chance to write itself, and one that a search has
+    ended is pruned.
+    """
+    status = folder.status
+    if status["state"] == "running" and not is_alive(folder):
+        status = folder.status  # a run gives its lease back right after its last status
+        if status["state"] == "running":
+            status |= {"state": "interrupted", "reason": "its process is gone; the same command continues it"}
+    return status | {"state": "pruned"} if is_pruned(status) else status
 
 
 def _lease(folder: RunFolder) -> Path:

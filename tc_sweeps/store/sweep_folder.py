@@ -11,6 +11,7 @@ import pandas as pd
 
 from tc_sweeps.store.files import locked, replace, replace_text
 from tc_sweeps.store.folder import OUTPUTS, RunFolder
+from tc_sweeps.store.lease import standing
 
 MOST_LAUNCHES = 20  # named in plan.json: as many may go on at once
 
@@ -26,6 +27,11 @@ class SweepFolder:
         """Return the sweeps that a multirun has added runs to."""
         sweeps = [cls(plan.parent) for plan in sorted(outputs.glob("*/plan.json"))]
         return [sweep for sweep in sweeps if launch in sweep.plan.get("launches", [])]
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the runs are the trials of a search."""
+        return (self.path / "trials.parquet").is_file()
 
     # ----------------------------------------------------------------------------------------------------------- plan
 
@@ -70,7 +76,7 @@ class SweepFolder:
     # -------------------------------------------------------------------------------------------------------- results
 
     def standings(self, *, every: bool = False) -> list[dict[str, Any]]:
-        """Return for each run its id, what status.json says and its config by dotted key: `results` without numbers."""
+        """Return for each run its id, where it stands and its config by dotted key: `results` without numbers."""
         return [_standing(run) for run in self.runs(every=every)]
 
     def results(self, *, every: bool = False) -> pd.DataFrame:
@@ -88,7 +94,7 @@ class SweepFolder:
 
 
 def _standing(run: RunFolder) -> dict[str, Any]:
-    status = run.status
+    status = standing(run)
     row = {
         "run_id": run.run_id,
         **{name: status.get(name) for name in ("state", "reason", "step", "attempt", "seconds_per_step")},

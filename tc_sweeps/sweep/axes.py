@@ -12,13 +12,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.override_parser.types import Override
 
 from tc_sweeps.config import ConfigError
 
-__all__ = ["Block", "expand"]
+__all__ = ["Block", "expand", "require_axes_once"]
 
 Parse = Callable[[list[str]], list[Override]]
 Part = dict[str, str]  # of a job: its overrides by key
@@ -28,6 +28,7 @@ Part = dict[str, str]  # of a job: its overrides by key
 class Block:
     """Axes and what is said about them, as in `hydra.sweeper`."""
 
+    kind: ClassVar[str] = "a block of hydra.sweeper.blocks"  # what `explain` calls this where a key is unknown
     params: dict[str, Any] = field(default_factory=dict)  # axes, as on the command line: "model.width": "16,32"
     zip: list[Any] = field(default_factory=list)  # names of axes that go together, or several such lists
     exclude: list[dict[str, Any]] = field(default_factory=list)  # jobs to leave out: those with all values of an item
@@ -38,30 +39,69 @@ class Block:
         return Block({**outer.params, **self.params}, together, [*outer.exclude, *self.exclude])
 
 
-def expand(block: Block, arguments: Sequence[str], parse: Parse) -> list[list[str]]:
-    """Return the overrides of every job: the product of the axes, the last one fastest.
+def expand(blocks: Sequence[Block], arguments: Sequence[str], parse: Parse) -> list[list[str]]:
+    """Return the overrides of every job, block by block: the product of the axes, the last one fastest.
 
-    `arguments` override the axes of the block, each where it stood first. Axes that go together are one axis, where the
-    first of them stood; one that has a single value is no axis and goes with every job. Raises `ConfigError` for an
-    axis without values, for names of no axis, for axes of different length that shall go together, and where nothing
-    is left.
+    `arguments` override the axes of all blocks, each where it stood first. Axes that go together are one axis, where
+    the first of them stood; one that has a single value is no axis and goes with every job. Raises `ConfigError` for an
+    axis without values, for names of no axis, for axes of different length that shall go together, for an exclusion
+    that no job has all values of, and where nothing is left.
     """
-    axes = _axes(parse([*(_override(key, values) for key, values in block.params.items()), *arguments]))
-    jobs: list[Part] = [
-        {key: text for part in parts for key, text in part.items()}
-        for parts in itertools.product(*_joined(axes, _lists(block.zip)))
-    ]
+    given = parse(list(arguments))
+    require_axes_once(given)
+    replaced = {override.get_key_element() for override in given}
     value = cache(lambda text: _hashable(parse([text])[0].value()))
-    for item in block.exclude:
-        unwanted = {}
-        for key, values in item.items():
-            _known(key, axes, "hydra.sweeper.exclude")
-            several = values if isinstance(values, list) else [values]  # in a file, several values may be a list
-            unwanted[key] = {value(text) for one in several for text in _axes(parse([_override(key, one)]))[key]}
-        jobs = [job for job in jobs if not all(value(job[key]) in values for key, values in unwanted.items())]
-    if not jobs:
-        raise ConfigError("hydra.sweeper.exclude leaves no job of the sweep: take an item out of it.")
+    jobs: list[Part] = []
+    items: list[tuple[dict[str, Any], bool]] = []  # exclusions, and whether they are for something
+    for block in blocks:
+        axes = _axes([*parse([_override(key, values) for key, values in block.params.items()]), *given])
+        product = [
+            {key: text for part in parts for key, text in part.items()}
+            for parts in itertools.product(*_joined(axes, _lists(block.zip)))
+        ]
+        keep = [True] * len(product)
+        for item in block.exclude:
+            unwanted = _unwanted(item, axes, parse, value)
+            out = [all(value(job[key]) in values for key, values in unwanted.items()) for job in product]
+            keep = [kept and not left_out for kept, left_out in zip(keep, out, strict=True)]
+            # What an argument has replaced is no typo.
+            items.append((item, any(out) or not replaced.isdisjoint(block.params.keys() & item.keys())))
+        if not any(keep):
+            raise ConfigError("hydra.sweeper.exclude leaves no job of the sweep: take an item out of it.")
+        jobs += itertools.compress(product, keep)
+    for item, _ in items:
+        if (item, True) not in items:  # one of all blocks may be for some of them
+            raise ConfigError(
+                f"hydra.sweeper.exclude: {{{', '.join(f'{key}: {values}' for key, values in item.items())}}} leaves no "
+                "job out, since none has all of these values."
+            )
     return [list(job.values()) for job in jobs]
+
+
+def require_axes_once(arguments: Sequence[Override]) -> None:
+    """Raise `ConfigError` for an axis whose key is given once more: of two values the last counts, an axis is meant."""
+    axes: dict[str, Override] = {}
+    for override in arguments:
+        key = override.get_key_element()
+        if key in axes:
+            raise ConfigError(
+                f"{axes[key].input_line} and {override.input_line} give one axis twice, and the first would be "
+                "lost: name its values together."
+            )
+        if override.is_sweep_override():
+            axes[key] = override
+
+
+def _unwanted(
+    item: Mapping[str, Any], axes: Mapping[str, object], parse: Parse, value: Callable[[str], Any]
+) -> dict[str, set[Any]]:
+    """Return the values of each key whose jobs an item of `hydra.sweeper.exclude` leaves out."""
+    unwanted = {}
+    for key, values in item.items():
+        _known(key, axes, "hydra.sweeper.exclude")
+        several = values if isinstance(values, list) else [values]  # in a file, several values may be a list
+        unwanted[key] = {value(text) for one in several for text in _axes(parse([_override(key, one)]))[key]}
+    return unwanted
 
 
 def _axes(overrides: Sequence[Override]) -> dict[str, list[str]]:

@@ -168,7 +168,8 @@ class _Sweep:
             plan = packed(missing, self.launch, attempt=attempt)
             if len(missing) > 1:
                 most = max(len(stack.jobs) for stack in plan.stacks)
-                log.info("Stacks: %d, of up to %d runs. Workers: %d.", len(plan.stacks), most, plan.workers)
+                runs = f"{most} run{'s' * (most != 1)}"
+                log.info("Stacks: %d, of up to %s. Workers: %d.", len(plan.stacks), runs, plan.workers)
             with Screen() as screen:
                 if plan.workers > 1 and not self._supervise(plan, screen):
                     continue  # a worker was killed

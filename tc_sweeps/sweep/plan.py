@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from tc_sweeps.config import Config, data_file, leaves
-from tc_sweeps.report import swept_keys
+from tc_sweeps.report.frame import swept_keys, together
 from tc_sweeps.store import OUTPUTS, Job
 from tc_sweeps.sweep.engine import Launch, cores
 from tc_sweeps.sweep.packing import CPU_BYTES, Load, Packed, load, pack
@@ -48,10 +48,11 @@ class Time(NamedTuple):
 Times = Mapping[Shape, Time]
 
 
-def plan_text(jobs: Sequence[Job], times: Times, launch: Launch, *, command: str) -> str:
+def plan_text(jobs: Sequence[Job], times: Times, launch: Launch, *, command: str, measured: bool = False) -> str:
     """Return as text what launching these runs would do, on the cores of this CPU.
 
-    `times`: what a step took in runs of their shapes. `command`: what starts them.
+    `times`: what a step took in runs of their shapes, or in a calibration where it was `measured`. `command`: what
+    starts them.
     """
     runs = list({job.folder.path: job for job in jobs}.values())
     states = {job.folder.path: job.folder.status["state"] for job in runs}
@@ -66,7 +67,7 @@ def plan_text(jobs: Sequence[Job], times: Times, launch: Launch, *, command: str
         packed = pack(
             missing, _estimate, workers=launch.workers, devices=cores(), memory_bytes=memory_bytes, on_cpu=True
         )
-        lines += [_stacks(packed), _minutes([job.config for job in missing], times, packed.workers)]
+        lines += [_stacks(packed), _device_time([job.config for job in missing], times, packed.workers, measured)]
     retry = " hydra.launcher.retry_failed=true" if counts["failed"] and not missing else ""
     if missing or retry:
         lines.append(f"To {'try again what failed' if retry else 'start it'}: {command}{retry}")
@@ -113,21 +114,35 @@ def _plain(value: Any) -> Any:
 
 
 def _axes(configs: Sequence[Config]) -> list[str]:
-    """Return one line for each config key by which the runs differ, the seed last."""
+    """Return one line for each config key by which the runs differ, the seed last; keys that go along share one.
+
+    Where exclusions or blocks leave combinations of these values out, a last line says how many there are.
+    """
     rows = [
         {name: tuple(value) if isinstance(value, list) else value for name, value in values_of(config).items()}
         for config in configs
     ]
-    keys = swept_keys(pd.DataFrame(rows))
+    frame = pd.DataFrame(rows)
+    keys = swept_keys(frame)
     keys += ["seed"] if len({config.seed for config in configs}) > 1 else []
-    width = max((len(key) for key in keys), default=0)
-    lines = []
-    for key in keys:
-        values = list(dict.fromkeys(row.get(key) for row in rows))
-        shown = ", ".join(value if isinstance(value, str) else json.dumps(value) for value in values[:MOST_VALUES])
+    axes = together(frame, keys)
+    width = max((len(", ".join(axis)) for axis in axes), default=0)
+    lines, combinations = [], 1
+    for axis in axes:
+        values = list(dict.fromkeys(tuple(row.get(key) for key in axis) for row in rows))
+        combinations *= len(values)
+        shown = ", ".join(map(_spelled, values[:MOST_VALUES]))
         more = f", ... ({len(values)} values)" if len(values) > MOST_VALUES else ""
-        lines.append(f"  {key.ljust(width)}  {shown}{more}")
+        lines.append(f"  {', '.join(axis).ljust(width)}  {shown}{more}")
+    if combinations > len(rows):
+        lines.append(f"  {len(rows):,} of the {combinations:,} combinations of these values")
     return lines
+
+
+def _spelled(values: Sequence[Any]) -> str:
+    """Return `8`, or `(8, 0.02)` for keys that go along with each other."""
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def _stacks(packed: Packed) -> str:
@@ -139,8 +154,8 @@ def _stacks(packed: Packed) -> str:
     )
 
 
-def _minutes(configs: Sequence[Config], times: Times, workers: int) -> str:
-    """Return how long the runs would take by the times of others like them."""
+def _device_time(configs: Sequence[Config], times: Times, workers: int, measured: bool) -> str:
+    """Return how long the runs would take by the times of others like them, or as a calibration has `measured`."""
     known, unknown, seconds, like = 0, 0, 0.0, 0
     seen: set[Shape] = set()
     for config in configs:
@@ -152,15 +167,23 @@ def _minutes(configs: Sequence[Config], times: Times, workers: int) -> str:
         seconds += config.training.steps * times[shape].seconds
         like += 0 if shape in seen else times[shape].runs
         seen.add(shape)
+    if not known and measured:
+        return "Device-minutes: not known, since these runs fail in their first steps"
     if not known:
         return "Device-minutes: not known, since no run of these shapes has finished yet; --calibrate measures them"
-    minutes = f"{seconds / 60:.1f}" if seconds < 6000 else f"{seconds / 60:,.0f}"
-    text = f"Device-minutes, about: {minutes} for {_count(known, 'run')}, as {_count(like, 'run')} like them took"
+    unit, spell = ("minutes", _minutes) if seconds >= 60 else ("seconds", "{:.2g}".format)
+    source = "measured just now" if measured else f"as {_count(like, 'run')} like them took"
+    text = f"Device-{unit}, about: {spell(seconds)} for {_count(known, 'run')}, {source}"
     if workers > 1:
-        text += f"; over {workers} workers {seconds / 60 / workers:.1f}"
+        text += f"; over {workers} workers {spell(seconds / workers)}"
     if unknown:
-        text += f". Not known for {unknown}, of other shapes; --calibrate measures them"
+        why = "which fail in their first steps" if measured else "of other shapes; --calibrate measures them"
+        text += f". Not known for {unknown}, {why}"
     return text
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}" if seconds < 6000 else f"{seconds / 60:,.0f}"
 
 
 def _estimate(config: Config) -> Load:

@@ -6,12 +6,13 @@ What Optuna needs is imported when a search starts: Hydra imports this module in
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from tc_sweeps.config import METRICS, ConfigError, SweepFailed, leaves
 from tc_sweeps.store import Job, RunFolder, SweepFolder
 from tc_sweeps.store.sweep_folder import flat
+from tc_sweeps.sweep.axes import require_axes_once
 from tc_sweeps.sweep.compose import Composer, current
 from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, runs_at_once
 from tc_sweeps.sweep.launcher import StackedLauncher
@@ -36,6 +38,7 @@ __all__ = ["SearchSweeper"]
 DIRECTIONS = ("maximize", "minimize")
 SAMPLERS = ("tpe", "random", "nsgaii")
 PRUNERS = ("none", "median", "hyperband")
+SURELY = 10  # trials without a value, one after the other: no other will have one; a first one may have fitted nothing
 ROUNDS = 10  # that a sampler learns from, where it is left to this module how many trials are asked for at once
 
 
@@ -43,6 +46,7 @@ ROUNDS = 10  # that a sampler learns from, where it is left to this module how m
 class SearchSweeperConf:
     """The keys of `hydra.sweeper`."""
 
+    kind: ClassVar[str] = "a search, hydra/sweeper=optuna,"
     _target_: str = "hydra_plugins.tc_sweeps.SearchSweeper"
     # What is searched, in Hydra's grammar: "training.learning_rate": "tag(log, interval(1e-3, 1e-1))",
     # "model.layers": "range(1,4)", "model.width": "8,16,32"; plain values are fixed.
@@ -101,6 +105,7 @@ class SearchSweeper(Sweeper):
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         given = [f"{key}={values}" for key, values in self.params.items()]
+        require_axes_once(parser.parse_overrides(arguments))
         space = Space.of(parser.parse_overrides([*given, *arguments]))
         first = self._require_that_values_run(space)
         training = first.config.training
@@ -166,6 +171,7 @@ class SearchSweeper(Sweeper):
                 try:
                     jobs.append(self._compose(alternatives[1]))
                 except ConfigError:
+                    _require_whole(space, error)
                     raise error from error.__cause__
         return jobs[0]
 
@@ -199,15 +205,13 @@ class SearchSweeper(Sweeper):
             missing = search.look(runs)  # the others are done already: a suggestion that repeats costs nothing
             if missing:
                 self._plan(search)
+                search.write_table(self.trials)  # a search that is killed in its first batch is known as one
                 with search.telling(missing):
                     jobs = [trial.overrides for trial in missing]
                     returns.append(self._launcher.launch(jobs, initial_job_idx=launched))
                 launched += len(missing)
-                search.write_table()
-            if undefined := search.undefined():  # before hours are spent on more of them
-                raise ConfigError(
-                    f"hydra.sweeper.objectives: {undefined} in all {len(search.trials())} runs: choose another metric."
-                )
+                search.write_table(self.trials)
+            _require_some_value(search, SURELY)  # before hours are spent on more of them
         self._plan(search)
         return returns
 
@@ -247,9 +251,13 @@ class SearchSweeper(Sweeper):
         """Say what the search has come to, and draw it; raises `SweepFailed` where trials failed."""
         from tc_sweeps.report import best_text, draw_experiment, load_trials
 
-        search.write_table()
+        search.write_table(self.trials)
+        _require_some_value(search, 1)
         trials = load_trials(search.path)
         sys.stdout.write(f"\nSearch '{search.path.name}': {best_text(trials)}\n")
+        undefined, _, why = search.undefined()
+        if undefined:
+            sys.stdout.write(f"Of the failed ones {undefined} trained well, but {why}.\n")
         if (trials["state"] == "complete").any():
             written = draw_experiment(search.path, "search").paths[0]
             sys.stdout.write(f"Written: {search.path / 'trials.parquet'} {written}\n")
@@ -261,9 +269,31 @@ class SearchSweeper(Sweeper):
             raise SweepFailed(f"{len(failed)} of {len(trials)} trials failed.")
 
 
+def _require_some_value(search: Search, surely: int) -> None:
+    """Raise `ConfigError` where an objective is undefined in each of so many trials, or more."""
+    undefined, ended, why = search.undefined()
+    if ended == undefined >= surely:
+        raise ConfigError(
+            f"hydra.sweeper.objectives: {why} in all {ended} runs: choose another metric, which this sweep may have as "
+            "long as no trial has a value."
+        )
+
+
 def _require_one_of(key: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ConfigError(f"hydra.sweeper.{key}={value} is not one of {', '.join(allowed)}.")
+
+
+def _require_whole(space: Space, error: ConfigError) -> None:
+    """Raise `ConfigError` where the error is that of an interval whose key takes whole numbers."""
+    from optuna.distributions import FloatDistribution
+
+    for key, axis in space.axes.items():
+        if isinstance(axis, FloatDistribution) and re.search(rf" {re.escape(key)}: .* to Integer\.$", str(error)):
+            raise ConfigError(
+                f"{key} takes whole numbers, and an interval holds fractions: write int(...) around it, as in "
+                "int(interval(8,12)), or a range, as in range(8,13)."
+            ) from error
 
 
 def _difference(before: RunFolder, job: Job) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,8 +27,10 @@ __all__ = ["GridSweeper"]
 class GridSweeperConf(Block):
     """The keys of `hydra.sweeper`; see `axes.Block` for those of every block."""
 
+    kind: ClassVar[str] = "hydra/sweeper=grid"
     _target_: str = "hydra_plugins.tc_sweeps.GridSweeper"
-    blocks: list[Block] = field(default_factory=list)  # one after the other, each with the axes above in front
+    # One after the other, each with the axes above in front; an axis of the command line replaces that of every block.
+    blocks: list[Block] = field(default_factory=list)
     max_batch_size: int | None = None  # jobs handed to the launcher at once; null: all, so that stacks are full
 
 
@@ -85,7 +87,7 @@ class GridSweeper(Sweeper):
         """Return the overrides of every job; `arguments` are those of the command line, and override every block."""
         parse = OverridesParser.create(config_loader=self._context.config_loader).parse_overrides
         blocks = [block.within(self._common) for block in self._blocks] or [self._common]
-        return [job for block in blocks for job in expand(block, arguments, parse)]
+        return expand(blocks, arguments, parse)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raise `ConfigError` for the first job that cannot be composed or run, with its overrides."""

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,7 +35,6 @@ __all__ = ["Search", "Space", "Trial"]
 UNDEFINED = " is undefined"  # how the reason ends of a trial whose run has finished without a value
 # What Optuna raises where a trial is in a final state; before it had a name it was this.
 _ALREADY_TOLD: type[Exception] = getattr(optuna.exceptions, "UpdateFinishedTrialError", RuntimeError)
-SURELY = 10  # trials without a value, one after the other: no other will have one
 POLL_SECONDS = 0.5  # between looks at the folders of runs in training
 
 STATES = {
@@ -68,6 +68,11 @@ class Space:
             axes.pop(key, None)
             fixed.pop(key, None)
             if override.is_sweep_override():
+                if key in ("seed", "data.seed"):
+                    raise ConfigError(
+                        f"{override.input_line}: a search would choose the luckiest seed; leave it at one value, and "
+                        "sweep seeds with the settings that came out best."
+                    )
                 if override.is_hydra_override() or key == "sweep":
                     raise ConfigError(f"{override.input_line}: '{key}' says how runs are made, it cannot be searched.")
                 axes[key] = _distribution(override)
@@ -207,13 +212,20 @@ class Search:
         }
         self._prunes = prune != "none"
         self._lock: TextIO | None = None
-        self.study = optuna.create_study(
+        opened = self._open(storage)
+        begin = partial(
+            optuna.create_study,
             study_name=path.name,
-            storage=self._open(storage),
+            storage=opened,
             directions=[optuna.study.StudyDirection[direction.upper()] for direction in self.objectives.values()],
             pruner=pruners[prune](),
             load_if_exists=True,
         )
+        self.study = begin()
+        others = self.study.user_attrs.get("objectives", self.objectives) != self.objectives
+        if others and all(trial.state == TrialState.FAIL for trial in self.trials()):
+            optuna.delete_study(study_name=path.name, storage=opened)  # it has no value that would be lost
+            self.study = begin()
         self._require_alike()
 
     def close(self) -> None:
@@ -280,12 +292,12 @@ class Search:
             if trial.state == TrialState.FAIL and not trial.user_attrs.get("reason", "").endswith(UNDEFINED)
         ]
 
-    def undefined(self) -> str | None:
-        """Return which objectives are undefined, where no trial has come to anything else."""
+    def undefined(self) -> tuple[int, int, str]:
+        """Return in how many runs an objective is undefined, how many trials have ended, and what is said of one."""
         ended = [trial for trial in self.trials() if trial.state.is_finished()]
         reasons = [trial.user_attrs.get("reason", "") for trial in ended]
-        # The first ones may only have fitted nothing yet.
-        return reasons[0] if len(ended) >= SURELY and all(reason.endswith(UNDEFINED) for reason in reasons) else None
+        undefined = [reason for reason in reasons if reason.endswith(UNDEFINED)]
+        return len(undefined), len(ended), undefined[0] if undefined else ""
 
     # -------------------------------------------------------------------------------------------------------------- ask
 
@@ -408,8 +420,8 @@ class Search:
 
     # ---------------------------------------------------------------------------------------------------------- records
 
-    def write_table(self) -> pd.DataFrame:
-        """Write and return trials.parquet: one row per trial, see `tc_sweeps.report.load_trials`."""
+    def write_table(self, total: int) -> None:
+        """Write trials.parquet: one row per trial of the `total`, see `tc_sweeps.report.load_trials`."""
         known = self.trials()
         keys = dict.fromkeys([*self.space.axes, *(key for trial in known for key in trial.params)])
         columns: dict[str, list[Any]] = {
@@ -422,9 +434,8 @@ class Search:
         columns |= {key: _column([trial.params.get(key) for trial in known]) for key in keys}
         columns["run_id"] = [trial.user_attrs.get("run_id") for trial in known]
         table = pd.DataFrame(columns)
-        table.attrs["objectives"] = self.objectives
+        table.attrs |= {"objectives": self.objectives, "trials": total}
         replace(self.path / "trials.parquet", lambda path: table.to_parquet(path, index=False))
-        return table
 
 
 @contextmanager

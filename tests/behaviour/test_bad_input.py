@@ -37,6 +37,13 @@ REFUSED = [
     (["data=triples"], "data.path is missing"),
     (["data=triples", "data.path=none.tsv"], "data.path=none.tsv cannot be read"),
     (["sweep=a/b"], "sweep='a/b'"),
+    (["-m", "seed=range(0,3"], "seed=range(0,3 cannot be read: "),
+    (["-m", "hydra.sweeper.objectives={}"], "hydra/sweeper=grid has params, zip, exclude, blocks, max_batch_size."),
+    (["-m", "hydra/sweeper=optuna", "hydra.sweeper.zip=[seed]"], "'hydra.sweeper.zip': a search, hydra/sweeper=optuna"),
+    (
+        ["-m", "hydra.sweeper.blocks=[{model.width:'8,16'}]"],
+        "Unknown key 'model.width': a block of hydra.sweeper.blocks has params, zip, exclude.",
+    ),
     (["model.width="], "model.width"),
     (["model.width"], "model.width"),
 ]
@@ -79,12 +86,20 @@ def test_repeated_lines_are_accepted_counted_and_said(launch: Launch) -> None:
     assert "1 of 3 lines repeat another line" in out + err
 
 
-def test_a_typo_in_an_experiment_file_is_refused(launch: Launch) -> None:
+EXPERIMENTS = [
+    ("# @package _global_\ndata:\n  vocab_sise: 9\n", "did you mean 'data.vocab_size'?"),
+    ("# @package _global_\nseed: 1\nseed: 2\n", "mine.yaml, line 3: found duplicate key seed."),
+    ("# @package _global_\ndata: {\nseed: 2\n", "mine.yaml, line 4: "),
+    ("sweep: mine\nseed: 1\n", "The experiment's file does not begin with '# @package _global_'"),
+]
+
+
+@pytest.mark.parametrize(("content", "fragment"), EXPERIMENTS, ids=lambda value: str(value)[-20:])
+def test_what_is_wrong_in_an_experiment_file_is_said(launch: Launch, content: str, fragment: str) -> None:
     Path("conf/experiment").mkdir(parents=True)
-    Path("conf/experiment/mine.yaml").write_text("# @package _global_\ndata:\n  vocab_sise: 9\n")
+    Path("conf/experiment/mine.yaml").write_text(content)
     code, _, err = launch("run", "--config-dir", "conf", "experiment=mine")
-    assert code == 1
-    assert "did you mean 'data.vocab_size'?" in err
+    assert_refused(code, err, fragment)
 
 
 def test_an_experiment_of_the_users_own_runs(launch: Launch) -> None:

@@ -149,6 +149,23 @@ def test_the_same_command_again_touches_nothing(launch: Launch) -> None:
     assert {path: path.stat().st_mtime_ns for path in only_run().iterdir() if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("chosen", "named"),
+    [
+        ("experiment=figure2", "(objective, data.num_sentences, seed)"),
+        ("experiment=search_kinships", "(training.learning_rate, training.weight_decay, model.width)"),
+        ("hydra.sweeper.blocks=[{params:{seed:1}}]", "(blocks)"),
+        ("seed=3", None),
+    ],
+)
+def test_a_run_that_leaves_axes_aside_says_what_sweeps_them(launch: Launch, chosen: str, named: str | None) -> None:
+    quick = QUICK if "kinships" not in chosen else ["training.steps=2", "training.evaluations=1", "model.width=8"]
+    code, out, _ = launch("run", chosen, *quick, "tracking=none")
+    assert code == 0
+    assert out.count(" makes a sweep only with -m.") == (named is not None)
+    assert named is None or f"what hydra.sweeper names {named}" in out
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_trains_on_the_device(launch: Launch) -> None:

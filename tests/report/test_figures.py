@@ -332,10 +332,26 @@ def test_beside_a_number_of_artifacts_stands_its_ceiling(outputs: Path, y: str, 
         assert (dashed, labels) == ([], [])
     else:
         assert dashed[0].get_ydata().tolist() == ceiling
-        assert labels == ["ceiling of these runs"]
+        assert labels == [y, "ceiling of these runs"]
     over_training = figure_xy(outputs / "s", "step", y)
     assert len(lines_of(over_training, "--")) == (2 if ceiling else 0)  # one for each size
     assert over_training.axes[0].get_xlabel() == "optimizer step"
+
+
+def test_the_ceiling_of_a_single_value_is_dashed_as_well(outputs: Path) -> None:
+    for seed in (0, 1):
+        made.finished_random_run(outputs, "s", {"seed": seed}, ratio=lambda _: 18)
+    figure = figure_xy(outputs / "s", "model.width", "artifacts/count")
+    [ceiling] = [line for line in figure.axes[0].lines if line.get_marker() is style.DASHES]
+    assert ceiling.get_ydata().tolist() == [9500]
+
+
+def test_whole_numbers_have_whole_ticks(outputs: Path) -> None:
+    for heads in (1, 2):
+        made.finished_random_run(outputs, "s", {"model.heads": heads}, ratio=lambda _: 18)
+    axes = figure_xy(outputs / "s", "model.heads", "train/loss").axes[0]
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1, 2]
 
 
 WIDTHS = {"model.width": [8, 16]}

@@ -13,7 +13,7 @@ from scipy import stats
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import load_curves, load_survival, load_sweep, over_seeds, swept_keys
-from tc_sweeps.report.frame import figure_command, fully_fitted, hint
+from tc_sweeps.report.frame import figure_command, fully_fitted, hint, together
 from tc_sweeps.report.intervals import clipped, spell, student_t, what_is_drawn
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -115,6 +115,23 @@ def test_only_near_names_are_suggested(name: str, near: str | None) -> None:
 def test_a_command_to_draw_names_as_many_axes_as_it_must(axes: dict[str, list[object]], options: str) -> None:
     runs = pd.DataFrame(list(itertools.product([0, 1], *axes.values())), columns=["seed", *axes])
     assert figure_command(Path("outputs/s"), runs) == f"tc-sweeps figure s {options}"
+
+
+def test_keys_that_go_along_one_to_one_are_together() -> None:
+    runs = pd.DataFrame(
+        {
+            "model.width": [8, 8, 16, 16],
+            "training.learning_rate": [2.0, 2.0, 1.0, 1.0],
+            "training.clip_norm": [None, None, 1.0, 1.0],
+            "model.heads": [1, 2, 1, 2],
+            "training.steps": [5, 5, 5, 7],
+        }
+    )
+    zipped = ["model.width", "training.learning_rate", "training.clip_norm"]
+    assert together(runs, list(runs)) == [zipped, ["model.heads"], ["training.steps"]]
+    assert figure_command(Path("outputs/s"), runs.drop(columns="training.steps").assign(seed=0)) == (
+        "tc-sweeps figure s --x model.width --y artifacts/per_ngram"
+    )
 
 
 def test_over_seeds_leaves_out_undefined_values_and_keeps_null_keys() -> None:

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import made
+import pandas as pd
 import pytest
 
 from tc_sweeps.config import ConfigError, resolve
-from tc_sweeps.report import sweep_status
+from tc_sweeps.report import all_sweeps, load_sweep, sweep_status
 from tc_sweeps.store import RunFolder, SweepFolder, Worker
 
 COMMAND = "python -m tc_sweeps -m sweep=s model.width=8,16"
@@ -91,6 +92,32 @@ def test_a_run_whose_worker_is_dead_is_interrupted(outputs: Path) -> None:
     assert "1 run: 1 interrupted" in text
     assert "its process is gone" in text
     assert f"To train the 1 run missing:  {COMMAND}" in text
+
+
+def test_the_values_of_an_axis_are_sorted(outputs: Path) -> None:
+    for width in (16, 8, 128):
+        queue(outputs, {"model.width": width})
+    assert [line.split()[0] for line in sweep_status("s").split("\n\n")[1].splitlines()[2:]] == ["8", "16", "128"]
+
+
+def test_a_search_is_told_of_in_trials(outputs: Path) -> None:
+    """Two have ended, one is pruned, one was interrupted, one repeats a run, and two were not asked for yet."""
+    launched(outputs)
+    runs = [made.begin(outputs, "s", {"seed": seed}) for seed in range(3)]
+    runs[0].set_state("finished", step=1000)
+    runs[1].prune(400)
+    runs[2].set_state("interrupted", reason="interrupted by a signal", step=500)
+    trials = pd.DataFrame({"run_id": [runs[0].run_id, None, *(run.run_id for run in runs)]})
+    trials["state"] = ["complete", "failed", "running", "running", "running"]  # as it was when the runs began
+    trials.attrs |= {"objectives": {"train/loss": "minimize"}, "trials": 7}
+    trials.to_parquet("outputs/s/trials.parquet")
+    told = "4 of 7 trials; 3 runs: 1 finished, 1 pruned, 1 interrupted"
+    text = sweep_status("s")
+    assert text.startswith(f"s: {told}\n83 % of 3,000 steps done")
+    assert f"To go on with the search:  {COMMAND}\n" in text
+    assert "pruned by" not in text
+    assert all_sweeps() == f"s  {told}"
+    assert load_sweep("s")["state"].tolist() == ["finished", "pruned", "interrupted"]
 
 
 def test_reasons_are_grouped_also_where_their_numbers_differ(outputs: Path) -> None:

@@ -46,6 +46,14 @@ def test_files_are_tidy(outputs: Path) -> None:
     assert (ratio["mean"] < ratio["high"]).all()
 
 
+def test_the_intervals_of_shares_end_at_zero_and_one(outputs: Path) -> None:
+    for seed, accuracy in enumerate((0.2, 1.0)):
+        made.finished_random_run(outputs, "s", {"seed": seed}, ratio=lambda _: 18, accuracy=accuracy)
+    assert "[0.0, 1.0]" in write_table("s") or "[0.00, 1.00]" in write_table("s")
+    summary = pd.read_csv("outputs/s/summary.csv").set_index("metric")
+    assert summary.loc["train/accuracy", ["low", "high"]].tolist() == [0, 1]
+
+
 def test_a_large_sweep_prints_its_summary_only(outputs: Path) -> None:
     for seed in range(41):
         made.finished_random_run(outputs, "s", {"seed": seed}, ratio=lambda _: 18)
@@ -110,7 +118,7 @@ def test_a_sweep_without_a_finished_run_still_has_a_table(outputs: Path) -> None
     made.begin(outputs, "s", {"seed": 1})
     text = write_table("s")
     assert "1 failed:" in text
-    assert "Not finished: 1 running." in text
+    assert "Not finished: 1 interrupted." in text
     assert "Student" not in text
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import load_curves, load_survival, load_sweep, parse_where
-from tc_sweeps.report.where import name_where, spell_where
+from tc_sweeps.report.where import in_order, name_where, spell_where
 
 RUNS = [
     {"model.width": 8, "seed": 0, "training.learning_rate": 0.01, "model.tied": False},
@@ -38,6 +38,9 @@ def sweep(outputs: Path) -> str:
         ({"model.width": 8.0}, [0, 1]),
         ({"model.width": [8, 32, 99]}, [0, 1, 4]),
         ({"model.width": np.array([16])}, [2, 3]),
+        ({"model.width": (8, 32, 99)}, [0, 1, 4]),
+        ({"training.batch_size": (None, 100), "seed": (1,)}, [1, 3]),
+        ({"training.learning_rate": [0.1, 1e-5, 7]}, [1, 3]),
         ({"seed": range(1, 5)}, [1, 3]),
         ({"model.width": np.int64(16), "seed": {1}}, [3]),
         ({"training.learning_rate": 1e-2}, [0, 2, 4]),
@@ -77,6 +80,39 @@ def test_a_filter_keeps_the_runs_that_agree_in_every_key(
 def test_a_filter_that_leaves_no_run_is_one_sentence(sweep: str, where: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_sweep(sweep, where=where)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (0.005928, [0.00592764]),  # as a table shows it
+        (0.00592764, [0.00592764]),
+        (0.01235, []),  # two are shown as this one
+        (0.0123457, [0.012345678]),  # as a legend shows it
+        ([0.012345678, 0.3], [0.012345678, 0.3]),
+        (0.006, []),  # to fewer digits than are shown
+    ],
+)
+def test_a_number_stands_for_the_one_that_is_shown_in_this_way(outputs: Path, wanted: Any, found: list[float]) -> None:
+    for rate in (0.3, 0.012345678, 0.00592764, 0.012351):
+        made.begin(outputs, "s", {"training.learning_rate": rate})
+    where = {"training.learning_rate": wanted}
+    if found:
+        assert sorted(load_sweep("s", where=where)["training.learning_rate"]) == found
+    else:
+        there = r"there are 0\.00592764, 0\.012345678, 0\.012351 and 0\.3\.$"
+        with pytest.raises(ConfigError, match=there):
+            load_sweep("s", where=where)
+
+
+def test_a_filter_that_is_text_is_refused_in_a_sentence(sweep: str) -> None:
+    with pytest.raises(ConfigError, match=r"^where='model\.width=8' is no dict of keys and values, as in where={"):
+        load_sweep(sweep, where="model.width=8")  # type: ignore[arg-type]
+
+
+def test_values_come_in_order_whatever_they_are() -> None:
+    values = [16, "b", 8, None, (2, 1), 0.5, "a", float("nan"), True, 8]
+    assert in_order(values) == [None, 0.5, True, 8, 16, (2, 1), "a", "b"]
 
 
 def test_a_tuple_is_one_value_that_is_a_list(outputs: Path) -> None:

@@ -136,7 +136,7 @@ def test_the_results_have_one_row_per_run_also_failed_ones(sweep: SweepFolder) -
 
     table = pd.read_parquet(sweep.path / "results.parquet").set_index("run_id")
     assert list(table.index) == [finished.run_id, failed.run_id, running.run_id]
-    assert list(table["state"]) == ["finished", "failed", "running"]
+    assert list(table["state"]) == ["finished", "failed", "interrupted"]  # nobody holds its lease
     assert table.loc[failed.run_id, "reason"] == "the loss was not finite at step 50"
     assert list(table["step"]) == [100, 50, 50]
     assert list(table["attempt"]) == [1, 1, 1]

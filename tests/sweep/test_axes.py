@@ -17,7 +17,7 @@ PARAMS = {"a": "1,2", "b": "x,y", "c": "5,6"}
 
 
 def table(block: Block, *arguments: str) -> list[str]:
-    return [" ".join(job) for job in expand(block, arguments, parse)]
+    return [" ".join(job) for job in expand([block], arguments, parse)]
 
 
 TABLES = [
@@ -68,6 +68,22 @@ def test_jobs(block: Block, arguments: list[str], jobs: list[str]) -> None:
     assert table(block, *arguments) == jobs
 
 
+def test_an_exclusion_is_for_one_of_the_blocks_at_least() -> None:
+    both = {"exclude": [{"a": "1"}]}
+    blocks = [Block({"a": "1,2"}, **both), Block({"a": "3,4"}, **both)]
+    assert expand(blocks, [], parse) == [["a=2"], ["a=3"], ["a=4"]]
+    with pytest.raises(ConfigError, match="leaves no job out"):
+        expand([Block({"a": "5"}, **both), blocks[1]], [], parse)
+
+
+def test_an_axis_whose_key_is_given_once_more_is_refused_and_a_value_is_replaced_as_hydra_has_it() -> None:
+    assert table(Block(PARAMS), "a=3", "b=x", "c=5", "a=4") == ["a=4 b=x c=5"]
+    assert table(Block(), "a=3", "a=1,2") == ["a=1", "a=2"]
+    for twice in (["a=1,2", "a=3"], ["a=1,2", "b=z", "a=3,4"], ["a=1,2", "a=1,2"]):
+        with pytest.raises(ConfigError, match=r"^a=1,2 and a=.* give one axis twice"):
+            table(Block(PARAMS), *twice)
+
+
 def test_a_block_within_another_has_its_zips_and_exclusions_too() -> None:
     outer = Block({"seed": "0,1", "a": "1,2"}, zip=["a", "seed"], exclude=[{"seed": "1"}])
     inner = Block({"a": "3,4", "b": "x,y", "c": "5,6"}, zip=["b", "c"], exclude=[{"c": "6"}])
@@ -92,6 +108,11 @@ REFUSED = [
         "hydra.sweeper.exclude names 'aa', which is no axis of this sweep; did you mean 'a'?",
     ),
     (Block({"a": "1,2"}, exclude=[{"a": "1"}, {"a": "2"}]), "hydra.sweeper.exclude leaves no job"),
+    (
+        Block({"a": "1,2", "b": "x,y"}, exclude=[{"a": "1"}, {"a": "2,3", "b": "z"}]),
+        "hydra.sweeper.exclude: {a: 2,3, b: z} leaves no job out",
+    ),
+    (Block({"a": "1,2", "b": "x,y"}, zip=["a", "b"], exclude=[{"a": "1", "b": "y"}]), "leaves no job out"),
     (Block({"a": "interval(0,1)"}), "an axis needs its values one by one"),
     (Block({"a": "range(3,3)"}), "this axis has no values"),
 ]
@@ -115,10 +136,10 @@ def test_a_product_without_exclusions_is_brute_force(
     wanted = [f"a={x} b={y} c={z}" for x, y, z in itertools.product(a, b, c) if (x, z) != left_out]
     params = {name: ",".join(map(str, found)) for name, found in (("a", a), ("b", b), ("c", c))}
     block = Block(params, exclude=[{"a": str(left_out[0]), "c": str(left_out[1])}])
-    if wanted:
+    if 0 < len(wanted) < len(a) * len(b) * len(c):
         assert table(block) == wanted
     else:
-        with pytest.raises(ConfigError, match="leaves no job"):
+        with pytest.raises(ConfigError, match="leaves no job out" if wanted else "leaves no job of the sweep"):
             table(block)
 
 

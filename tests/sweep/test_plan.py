@@ -47,6 +47,19 @@ def test_axes_are_named_with_their_values(tmp_path: Path) -> None:
     assert lines[2] == "  seed         0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (20 values)"
 
 
+def test_axes_that_go_together_share_a_line_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    zipped = [(8, 0.02), (16, 0.01)]
+    trees = [
+        {"seed": seed, "model": {"width": width}, "training": {"learning_rate": rate}}
+        for width, rate in zipped
+        for seed in range(3)
+    ]
+    axes = ["  model.width, training.learning_rate  (8, 0.02), (16, 0.01)", f"  {'seed':35}  0, 1, 2"]
+    assert text(jobs(tmp_path, *trees)).splitlines()[1:3] == axes
+    assert "combinations" not in text(jobs(tmp_path, *trees))
+    assert text(jobs(tmp_path, *trees[:-1])).splitlines()[1:4] == [*axes, "  5 of the 6 combinations of these values"]
+
+
 def test_times_are_those_of_runs_of_the_same_shape(tmp_path: Path) -> None:
     planned = jobs(tmp_path, *({"seed": seed, "model": {"width": width}} for width in (8, 16) for seed in range(3)))
     shapes = [shape_of({"training.steps": 1000, "training.evaluations": 20})]
@@ -55,6 +68,10 @@ def test_times_are_those_of_runs_of_the_same_shape(tmp_path: Path) -> None:
     half = text(planned, {shape_of(values[8]): Time(0.02, 7)})
     assert "Device-minutes, about: 1.0 for 3 runs, as 7 runs like them took" in half
     assert "Not known for 3, of other shapes" in half
+    fast = {shape_of(values[8]): Time(0.001, 7)}
+    assert "Device-seconds, about: 3 for 3 runs, as 7 runs like them took" in text(planned, fast)
+    just_now = plan_text(planned, fast, Launch(workers=1), command="COMMAND", measured=True)
+    assert "for 3 runs, measured just now. Not known for 3, which fail in their first steps\n" in just_now
     both = text(planned, {shape_of(values[8]): Time(0.02, 7), shape_of(values[16]): Time(0.04, 1)})
     assert "Device-minutes, about: 3.0 for 6 runs, as 8 runs like them took" in both
 
@@ -139,7 +156,8 @@ def test_calibration_measures_every_shape_and_leaves_no_trace(launch: Launcher) 
     axes = ["model.width=8,16", "seed=0,1", "training.evaluations=4"]
     code, out, _ = launch("plan", "--calibrate", *QUICK, *axes)
     assert code == 0
-    assert "for 4 runs, as 4 runs like them took" in out
+    assert "Device-seconds, about: " in out
+    assert "for 4 runs, measured just now" in out
     assert not list(Path().iterdir())
 
 

@@ -114,11 +114,17 @@ REFUSED = [
     (["training.learning_rate=interval(0.1,0.1)", LESS], "an interval goes from a number to a larger one"),
     (["training.learning_rate=interval(1,0.1)", LESS], "an interval goes from a number to a larger one"),
     (["training.learning_rate=tag(log,interval(0,1))", LESS], "on a logarithmic scale an interval starts above 0"),
-    (["seed=tag(log,range(0,4))", LESS], "on a logarithmic scale a range holds whole numbers above 0, in steps of 1"),
-    (["seed=tag(log,choice(1,2))", LESS], "the values of a choice have no scale"),
-    (["seed=tag(lgo,interval(1,2))", LESS], "the tag 'lgo' means nothing here"),
-    (["seed=range(3,3)", LESS], "this axis has no values"),
+    (["seed=0,1", LESS], "seed=0,1: a search would choose the luckiest seed"),
+    (["model.width=interval(8,12)", LESS], "model.width takes whole numbers, and an interval holds fractions"),
+    (
+        ["model.layers=tag(log,range(0,4))", LESS],
+        "on a logarithmic scale a range holds whole numbers above 0, in steps of 1",
+    ),
+    (["model.layers=tag(log,choice(1,2))", LESS], "the values of a choice have no scale"),
+    (["model.layers=tag(lgo,interval(1,2))", LESS], "the tag 'lgo' means nothing here"),
+    (["model.layers=range(3,3)", LESS], "this axis has no values"),
     (["+hydra.sweeper.params.sweep='a,b'", LESS], "'sweep' says how runs are made, it cannot be searched"),
+    ([RATES, RATES, LESS], "give one axis twice"),
     ([RATES], "hydra.sweeper.objectives=None names no metric and direction"),
     ([RATES, "hydra.sweeper.objectives={train/los: minimize}"], "'train/los' is no metric; did you mean 'train/loss'?"),
     ([RATES, "hydra.sweeper.objectives={train/loss: down}"], "train/loss=down is not one of maximize, minimize"),
@@ -197,9 +203,9 @@ def test_a_sampler_starts_from_its_seed(launch: Command) -> None:  # noqa: F811
 
 def test_a_suggestion_whose_run_is_done_trains_nothing(launch: Command) -> None:  # noqa: F811
     grid = ["run", "-m", "sweep=s", "tracking=none", *TINY]
-    assert launch(*grid, "seed=0,1", "training.learning_rate=1e-2,1e39")[0] == 1
+    assert launch(*grid, "training.weight_decay=0,1", "training.learning_rate=1e-2,1e39")[0] == 1
     before = {path: path.stat().st_mtime_ns for path in Path("outputs/s").glob("*/*")}
-    axes = ["seed=0,1", "training.learning_rate=1e-2,1e39"]
+    axes = ["training.weight_decay=0,1", "training.learning_rate=1e-2,1e39"]
     code, _, err = launch(*SEARCH, *axes, LESS, "hydra.sweeper.trials=12", "hydra/launcher=basic")
     assert code == 1  # as for other sweeps that have a failed run
     assert set(states()) == {"COMPLETE", "FAIL"}
@@ -211,7 +217,13 @@ def test_a_suggestion_whose_run_is_done_trains_nothing(launch: Command) -> None:
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
 def test_a_failed_run_is_told_and_the_search_goes_on(launch: Command, launcher: str) -> None:  # noqa: F811
-    search = [*SEARCH, "training.learning_rate=1e39,1e-2", "seed=range(0,50)", LESS, f"hydra/launcher={launcher}"]
+    search = [
+        *SEARCH,
+        "training.learning_rate=1e39,1e-2",
+        "training.weight_decay=interval(0,1)",
+        LESS,
+        f"hydra/launcher={launcher}",
+    ]
     code, _, err = launch(*search, "hydra.sweeper.trials=8", "hydra.sweeper.batch=4")
     assert code == 1
     assert set(states()) == {"COMPLETE", "FAIL"}
@@ -235,9 +247,31 @@ def test_an_objective_that_no_run_has_ends_the_search(launch: Command) -> None: 
     code, _, err = launch(*SEARCH, RATES, recall, "hydra.sweeper.batch=2")
     assert code == 1
     assert err == (
-        "hydra.sweeper.objectives: generalization/recall is undefined in all 10 runs: choose another metric.\n"
+        "hydra.sweeper.objectives: generalization/recall is undefined in all 10 runs: choose another metric, which "
+        "this sweep may have as long as no trial has a value.\n"
     )
     assert states() == ["FAIL"] * 10  # the first ones might have fitted nothing yet
+    assert launch(*SEARCH, RATES, LESS, "hydra.sweeper.batch=2", "hydra.sweeper.trials=2")[0] == 0
+    assert states() == ["COMPLETE"] * 2
+    assert attempts() == [1] * 10  # the runs were there
+
+
+def test_few_trials_without_a_value_are_explained_as_well(launch: Command) -> None:  # noqa: F811
+    recall = "hydra.sweeper.objectives={generalization/recall: maximize}"
+    code, out, err = launch(*SEARCH, RATES, recall, "hydra.sweeper.trials=2")
+    assert code == 1
+    assert err.startswith("hydra.sweeper.objectives: generalization/recall is undefined in all 2 runs")
+    assert "s: 2 of 2 trials; 2 runs: 2 finished" in out
+
+
+def test_a_sweep_does_not_take_the_name_of_a_search(launch: Command) -> None:  # noqa: F811
+    assert launch(*SEARCH, RATES, LESS, "hydra.sweeper.trials=1")[0] == 0
+    plan = Path("outputs/s/plan.json").read_text()
+    for verb in (["run", "-m"], ["plan"]):
+        code, _, err = launch(*verb, *TINY, "sweep=s", "seed=0,1")
+        assert code == 1
+        assert "sweep=s is a search, whose list of runs another sweep would begin anew" in err
+    assert Path("outputs/s/plan.json").read_text() == plan
 
 
 CHANGED = [
@@ -250,22 +284,24 @@ CHANGED = [
 
 
 def test_a_study_keeps_to_what_it_was_begun_for(launch: Command) -> None:  # noqa: F811
-    search = [*SEARCH, RATES, "model.width=8,16", "hydra.sweeper.trials=2"]
-    assert launch(*search, LESS)[0] == 0
+    axes, total = [RATES, "model.width=8,16"], "hydra.sweeper.trials=2"
+    assert launch(*SEARCH, total, *axes, LESS)[0] == 0
     for changed, fragment in CHANGED:
-        code, _, err = launch(*search, *changed)
+        keys = [text.partition("=")[0] for text in changed]
+        code, _, err = launch(*SEARCH, total, *(axis for axis in axes if axis.partition("=")[0] not in keys), *changed)
         assert code == 1
         assert fragment in err
         assert len(err.strip().splitlines()) == 1
-    assert launch(*search, LESS, "training.learning_rate=tag(log, interval(1e-3, 1))", "tracking=offline")[0] == 0
+    wider = "training.learning_rate=tag(log, interval(1e-3, 1))"
+    assert launch(*SEARCH, total, LESS, axes[1], wider, "tracking=offline")[0] == 0
     assert len(states()) == 2
 
 
 # -------------------------------------------------------------------------------------------------------------- pruning
 
 BAD_AND_GOOD = [
-    *("training.steps=1500", "training.evaluations=30", "training.learning_rate=1e-6,1e-2,1.1e-2", "seed=range(0,90)"),
-    *(LESS, "hydra.sweeper.prune=median", "hydra.sweeper.sampler=random"),
+    *("training.steps=1500", "training.evaluations=30", "training.learning_rate=1e-6,1e-2,1.1e-2"),
+    *("training.weight_decay=interval(0,1e-3)", LESS, "hydra.sweeper.prune=median", "hydra.sweeper.sampler=random"),
 ]
 
 
@@ -283,7 +319,10 @@ def test_pruning_ends_runs_that_compare_badly_and_the_others_finish(launch: Comm
         assert status["reason"] == f"pruned by the search at step {status['step']}"
         assert status["step"] < 1500
         assert pd.read_csv(Path("outputs/s", trial.user_attrs["run_id"], "metrics.csv"))["step"].max() == status["step"]
-    assert "interrupted: pruned by the search at step" in out
+    assert (
+        f"s: 16 of 16 trials; {len(found)} runs: {len(found) - len(pruned)} finished, {len(pruned)} pruned\n100 %"
+        in out
+    )
     assert "missing" not in out  # a pruned run is not one that is to be trained on
     # The same command has nothing to do; a run that is launched for its own sake is trained to its end.
     assert launch(*search, "hydra.sweeper.trials=16")[0] == 0

@@ -48,14 +48,13 @@ ARGUMENTS = [
     ["model.width=16,32", "seed=0,1,2", "objective=all,last"],
     ["seed=range(0,5)"],
     ["seed=range(5,0,step=-2)", "training.learning_rate=range(0.1,0.4,step=0.1)"],
-    ["seed=choice(1,2)", "seed=sort(3,1,2)", "sweep=sort(b,a,reverse=true)"],
+    ["seed=choice(1,2)", "data.seed=sort(3,1,2)", "sweep=sort(b,a,reverse=true)"],
     ["model=glob(*)", "seed=0,1"],
     ["model=glob(*,exclude=m*)", "experiment=glob([figure*])"],
-    ["sweep='a,b','c'", 'sweep="x=1"', "tracking.project='it\\'s'"],
+    ["sweep='a,b','c'", 'tracking.entity="x=1"', "tracking.project='it\\'s'"],
     ["sweep=a\\,b,c"],
     ["data.columns=[0,1,2],[2,1,0]", "data.path=a b.tsv,null"],
     ["model={width:8,heads:2},{width:16}"],
-    ["seed=0,1", "model.width=8", "seed=5"],
     ["seed=0", "model.width=8,16", "seed=5,6"],
     ["+new=1,2", "++seed=3,4", "seed=5"],
     ["~objective", "seed=1,2"],
@@ -67,7 +66,7 @@ ARGUMENTS = [
 def test_the_jobs_are_those_of_hydras_sweeper_in_its_order(loader: ConfigLoader, arguments: list[str]) -> None:
     parser = OverridesParser.create(config_loader=loader)
     [expected] = BasicSweeper.split_arguments(parser.parse_overrides(arguments), None)
-    assert expand(Block(), arguments, parser.parse_overrides) == expected
+    assert expand([Block()], arguments, parser.parse_overrides) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,12 +76,13 @@ def test_the_jobs_are_those_of_hydras_sweeper_in_its_order(loader: ConfigLoader,
         ("seed=range(0,0)", "this axis has no values"),
         ("model=glob(none*)", "this axis has no values"),
         ("hydra.verbose=true,false", "Sweeping over Hydra's configuration is not supported"),
+        ("seed=0,1 seed=5", "seed=0,1 and seed=5 give one axis twice"),
         ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0 must be at least 1"),
         ("hydra.sweeper.max_batch_size=-1", "hydra.sweeper.max_batch_size=-1 must be at least 1"),
     ],
 )
 def test_axes_that_make_no_jobs_are_refused(launch: Launch, argument: str, fragment: str) -> None:  # noqa: F811
-    code, _, err = launch("run", "-m", argument)
+    code, _, err = launch("run", "-m", *argument.split())
     assert code == 1
     assert fragment in err
     assert len(err.strip().splitlines()) == 1

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report.frame import figure_command, find_sweep, hint, listed, load_sweep
 from tc_sweeps.report.style import save
-from tc_sweeps.report.trials import is_search
 from tc_sweeps.report.where import Where, name_where, spell_where
 
 
@@ -47,7 +46,7 @@ def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: 
     folder = find_sweep(sweep)
     path = folder.path
     if experiment is None:
-        experiment = "search" if is_search(path) else folder.plan["experiment"] or path.name
+        experiment = "search" if folder.is_search else folder.plan["experiment"] or path.name
         if experiment not in experiments():
             example = figure_command(path, load_sweep(path, where=where))
             raise ConfigError(
