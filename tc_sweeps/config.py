@@ -285,7 +285,7 @@ class ModularData(FunctionData):
 
     name: str = key("modular")
     modulus: int = key(59)  # also the number of tokens; far smaller ones leave too few sums to find the rule from
-    held_out_fraction: float = key(0.5)  # see conf/experiment/modular.yaml
+    held_out_fraction: float = key(0.5)  # so that the rule is found late: see conf/experiment/dynamics.yaml
 
     def vocabulary(self) -> tuple[str, int]:
         """Return the key that sets the number of tokens, and that number."""
