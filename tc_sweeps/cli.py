@@ -85,8 +85,8 @@ def _axes(sweeper: DictConfig) -> str:
 def check(composed: DictConfig) -> Job:
     """Return the run that a composed config means; raises ConfigError where it cannot be run."""
     planned = Job.of(resolve(_task_of(composed)))
-    search = composed.hydra.runtime.choices["hydra/sweeper"] == "optuna"
-    if not search and SweepFolder(planned.folder.path.parent).is_search:
+    sweep = SweepFolder(planned.folder.path.parent)
+    if sweep.is_search and composed.hydra.runtime.choices["hydra/sweeper"] != "optuna":
         raise ConfigError(
             f"sweep={planned.config.sweep} is a search, whose list of runs another sweep would begin anew: give it "
             "another name."
