@@ -315,7 +315,7 @@ class TextData(World):
     """Any UTF-8 text: its sentences are the windows of `order` tokens that slide over it; needs the `text` extra."""
 
     name: str = key("text")
-    path: str | None = key(None)  # as in triples: its contents, not its place, enter the identity
+    path: str | None = key(None, file=True)  # as in triples: its contents, not its place, enter the identity
     tokenizer: str = key("words")  # words: the most frequent ones; bpe: pieces of words, trained on the text itself
     vocab_size: int = key(1000)  # at most; V^3 is a billion n-grams, counted in 10 to 15 s on one core
     lowercase: bool = key(False)  # True: The and the are one word
@@ -368,10 +368,12 @@ class Outside:
     """
 
     # unsupported: answer them with one more token, which is no artifact. unlikelihood: -log(1 - p), hinge: p - 1/2
-    # where p > 1/2, for the probability p of the model's surest token. none: the paper's plain loss.
+    # where p > 1/2 (whatever artifacts.threshold is), for the probability p of the model's surest token. none: the
+    # paper's plain loss.
     method: str = key("none", absent="none")
     # random; mined: those where the model is surest, a part after every evaluation; misplaced: those with a token where
-    # the data never has it, by chance; file: those of `path`, one a line, tokens separated by tabs, by chance
+    # the data never has it; file: those of `path`, one a line, tokens separated by tabs. Whichever they are, those in
+    # the data and the judge's are left out, and `share` is taken of the others, by chance where they are not mined.
     contexts: str = key("random", absent="random")
     share: float = key(0.1, absent=0.1)  # of the contexts that may be taught on, which are about half
     weight: float = key(1.0, absent=1.0, per_member=True)  # of each of them in the loss, in sentences
@@ -383,9 +385,10 @@ class Objective:
     """What the loss is summed over, and what is done against artifacts."""
 
     positions: str = key("all")  # all: equation (1), every prefix; last: only the last token of each sentence
-    # Share of every target that is spread evenly over all tokens.
+    # Share of every target that is spread evenly over the vocabulary.
     label_smoothing: float = key(0.0, absent=0.0, per_member=True)
-    replay: float = key(0.0, absent=0.0, per_member=True)  # share of the sentences that is repeated
+    # Share of the sentences that is repeated. The more, the less it singles any out: at 1 the loss is the plain one.
+    replay: float = key(0.0, absent=0.0, per_member=True)
     replay_times: int = key(10, absent=10)  # how often each of these occurs then
     outside: Outside = field(default_factory=Outside)
 
@@ -698,7 +701,7 @@ def _check_objective(config: Config) -> None:
         0 <= objective.label_smoothing < 1,
         f"objective.label_smoothing={objective.label_smoothing} must lie in [0, 1).",
     )
-    _require(0 <= objective.replay <= 1, f"objective.replay={objective.replay} must lie in [0, 1].")
+    _require(0 <= objective.replay < 1, f"objective.replay={objective.replay} must lie in [0, 1).")
     _at_least(1, objective__replay_times=objective.replay_times)
     _one_of("objective.outside.method", outside.method, ("none", "unsupported", "unlikelihood", "hinge"))
     _one_of("objective.outside.contexts", outside.contexts, ("random", "mined", "misplaced", "file"))
@@ -832,6 +835,10 @@ def _make_choices(config: Config) -> None:
     data.order = _data_order(data)
     if isinstance(data, TriplesData) and data.delimiter is None:
         data.delimiter = "," if str(data.path).endswith(".csv") else "\t"
+    if config.objective.outside.method == "none":  # what would be done if anything were is no part of the run
+        config.objective.outside = Outside()
+    if config.objective.replay == 0:
+        config.objective.replay_times = Objective.replay_times
     model.qk_width = model.qk_width or model.width // model.heads
     model.vo_width = model.vo_width or model.width // model.heads
     artifacts.order = artifacts.order or data.order

@@ -115,12 +115,14 @@ def stack_key(config: Config, corpus: Corpus) -> tuple[Any, ...]:
 
 
 def _corpus(job: Job) -> Corpus | None:
-    """Return the corpus of a run; one that cannot be built fails the run, and nobody else."""
+    """Return the corpus of a run; one that cannot be built or trained on fails the run, and nobody else."""
     config, folder = job.config, job.folder
     try:
         corpus = build_corpus(config.data)
         if run_id(config) != folder.run_id:
-            raise ConfigError(f"data.path={getattr(config.data, 'path', None)} was changed after the launch.")
+            files = [f"{name}={value}" for name, value, metadata in leaves(config) if metadata["file"] and value]
+            raise ConfigError(f"{' or '.join(files)} was changed after the launch.")
+        batch_shape(corpus, config)
         return corpus
     except Exception as error:
         folder.begin(config, METRICS)

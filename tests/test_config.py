@@ -60,7 +60,7 @@ REFUSED = [
     *(({name: 2**63}, f"{name}={2**63} must fit into 64 bits") for name in ("seed", "data.seed")),
     ({"objective.label_smoothing": 1.0}, "objective.label_smoothing=1.0 must lie in [0, 1)"),
     ({"objective.label_smoothing": -0.1}, "objective.label_smoothing=-0.1 must lie in [0, 1)"),
-    ({"objective.replay": 1.5}, "objective.replay=1.5 must lie in [0, 1]"),
+    *(({"objective.replay": value}, f"objective.replay={value} must lie in [0, 1)") for value in (-0.1, 1.0, math.nan)),
     ({"objective.replay_times": 0}, "objective.replay_times=0 must be at least 1"),
     ({"objective.outside.method": "unsuported"}, "did you mean 'unsupported'?"),
     ({"objective.outside.contexts": "mine"}, "did you mean 'mined'?"),

@@ -49,7 +49,8 @@ def surest(
         logits_MCV = logits_MCU[..., :V]
         top_MC1 = logits_MCV.argmax(-1, keepdim=True)
         others_MC = logits_MCU.scatter(2, top_MC1, -torch.inf).logsumexp(-1)
-        odds_MC = logits_MCV.gather(2, top_MC1)[..., 0] - others_MC
+        # Rounded, so that contexts that a model cannot tell apart are equal whatever block they are in.
+        odds_MC = ((logits_MCV.gather(2, top_MC1)[..., 0] - others_MC) * 2**20).round() / 2**20
         number_MC = _numbers(contexts.decode(block.number_C.expand(M, -1)), V)
         place_MC = torch.searchsorted(excluded_MX, number_MC).clamp_max(excluded_MX.shape[1] - 1)
         is_free_MC = block.valid_MC & ~block.judged(judge_seed_M) & (excluded_MX.gather(1, place_MC) != number_MC)

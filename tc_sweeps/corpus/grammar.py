@@ -13,7 +13,6 @@ from tc_sweeps.config import GrammarData
 from tc_sweeps.corpus.corpus import Corpus
 from tc_sweeps.corpus.facts import split_facts
 from tc_sweeps.corpus.randomness import random_integers
-from tc_sweeps.corpus.tensor import find_rows
 
 # Singular and plural of each lemma; a world that needs more makes up the rest.
 SUBJECTS = [
@@ -41,9 +40,8 @@ def grammar_corpus(data: GrammarData) -> Corpus:
     """Return the corpus of subject, verb and object, trained on sentences that agree in number.
 
     W has one object for each subject lemma with each verb lemma, drawn by `data.seed`, whatever their numbers: a model
-    that completes 'mouse eat' as it has learned for 'mouse eats' is right, as the paper has it. Held out is what of W
-    is not trained: all that disagrees in number, a share of what agrees, and what `num_sentences` leaves out. The world
-    is closed: every other sentence is wrong.
+    that completes 'mouse eat' as it has learned for 'mouse eats' is right, as the paper has it. Held out is all that
+    disagrees in number, and a share of what agrees. The world is closed: every other sentence is wrong.
 
     Example (one subject, one verb, one object): trained are 'mouse eats cheese' and 'mice eat cheese', held out are
     'mouse eat cheese' and 'mice eats cheese', and no other sentence of the 5^3 is true.
@@ -59,8 +57,9 @@ def grammar_corpus(data: GrammarData) -> Corpus:
     # Subjects are the tokens 2 * lemma + number, verbs follow them likewise, then objects.
     s, f, subject_number, verb_number = torch.cartesian_prod(*map(torch.arange, (S, F, 2, 2))).T
     truth_K3 = torch.stack([2 * s + subject_number, 2 * S + 2 * f + verb_number, 2 * (S + F) + object_SF[s, f]], dim=1)
-    sentences, _ = split_facts(
-        truth_K3[subject_number == verb_number],
+    agrees = subject_number == verb_number
+    sentences, held_out = split_facts(
+        truth_K3[agrees],
         seed=data.seed,
         held_out_fraction=data.held_out_fraction,
         num_sentences=data.num_sentences,
@@ -68,7 +67,7 @@ def grammar_corpus(data: GrammarData) -> Corpus:
     return Corpus(
         vocab_size=len(subjects) + len(verbs) + len(objects),
         sentences=sentences,
-        held_out=truth_K3[find_rows(truth_K3, sentences) < 0],
+        held_out=torch.cat([truth_K3[~agrees], held_out]),
         truth=truth_K3,
         labelled="all",
         tokens=(*subjects, *verbs, *objects),

@@ -49,10 +49,11 @@ def judged(seed: Tensor | int, head: Tensor, last: Tensor) -> Tensor:
     """Return whether contexts belong to the judge's half: every context with probability 1/2, by the seed alone.
 
     What is done against hallucinations may be taught on the other half only, so that this one tells what it does
-    elsewhere. A context is given as its tokens but the last, [..., m - 1], and its last, [...]; both broadcast.
+    elsewhere. A context is given as its tokens but the last, [..., m - 1], and its last, [...]; both broadcast. The
+    order of all tokens but the last does not matter: one layer without positions reads them as a multiset.
     """
     bits = seed
-    for token in head.unbind(-1):
+    for token in head.sort(dim=-1).values.unbind(-1):
         bits = random_bits(bits, "judge", 0, token)
     return random_bits(bits, "judge", 0, last) % 2 == 1
 

@@ -46,9 +46,9 @@ def relations_corpus(data: RelationsData) -> Corpus:
     what follows from training (`closure`) and is not trained. The world is closed: every other sentence is wrong.
 
     The would-be artifacts are about people of different families, of whom one is the subject and the other the object
-    of trained facts. A share of these pairs (`contradictions`) is trained with what is true of them. Which ones is
-    a random order's beginning, in which a pair is followed by the same pair the other way round: what follows from
-    a contradiction is then trained too, so that what is held out does not depend on their number (but for the last).
+    of trained facts. A share of these pairs (`contradictions`) is trained with what is true of them: the beginning of
+    a random order, in which a pair is followed by the same pair the other way round. What is held out is within
+    families and does not depend on their number.
 
     Example (two families of two children, `seed=0`): trained are 'Jack Jill siblings' and 'Jane John siblings', held
     out are the same the other way round, and W also has 'Jack John friends' and 'Jane Jill unrelated', so that the
@@ -67,10 +67,9 @@ def relations_corpus(data: RelationsData) -> Corpus:
     in_order.sort(key=lambda pair: is_first(pair[1]))
     left_out = set(in_order[: round(data.held_out_fraction * len(within))])
     trained = [pair for pair in within if pair not in left_out]
-    trained += contradictions(data, trained)
-
     said = {(*pair, true[pair]) for pair in trained}
     held_out = sorted(closure(said) - said)
+    trained += contradictions(data, trained)
     words = data.relations()
     people = data.families * data.family
     number = {word: people + place for place, word in enumerate(words)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -18,11 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import Corpus
-from tc_sweeps.corpus.randomness import random_order
 from tc_sweeps.model.graph import checked
-from tc_sweeps.model.objectives import loss_gradient
+from tc_sweeps.model.objectives import loss_gradient, replayed
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
-from tc_sweeps.model.outside import Outside, outside_gradient, slots
+from tc_sweeps.model.outside import Outside, outside_gradient, rows_of, teachable_count
 from tc_sweeps.model.prefixes import Batch, Targets, bucket, full_batch, minibatch, padded_sentences, stack_batches
 from tc_sweeps.model.transformer import Route, ToyTransformer
 
@@ -159,7 +157,7 @@ class StackModule(pl.LightningModule):
         return checked(step, changed=self._changed(), state=self.state(), exact=self._exact(data))
 
     def _changed(self) -> list[Tensor]:
-        """Return all tensors that a step changes in place."""
+        """Return all tensors that training changes in place."""
         return [*self.state().values(), self.steps_made, self.active_M, self.failed_step_M]
 
     def _exact(self, data: _Rows | list[Tensor]) -> dict[str, Tensor]:
@@ -206,7 +204,9 @@ class StackModule(pl.LightningModule):
         taught = 0 if rows.weight_MK is None else rows.weight_MK.shape[1]
         known = logits_MRU.shape[1] - taught
         smoothing_M = self.smoothing_M if self._smooths else None
-        gradient_MRU, p_MT = loss_gradient(logits_MRU[:, :known], rows.targets, smoothing_M)
+        gradient_MRU, p_MT = loss_gradient(
+            logits_MRU[:, :known], rows.targets, smoothing_M, vocab_size=self.model.vocab_size
+        )
         if rows.weight_MK is not None:
             assert self.outside is not None
             outside_MKU = outside_gradient(logits_MRU[:, known:], rows.weight_MK, self.outside.method)
@@ -221,18 +221,21 @@ class StackModule(pl.LightningModule):
 
 
 def batch_shape(corpus: Corpus, config: Config) -> tuple[int, ...]:
-    """Return how many prefixes, wanted rows and targets a batch has, padded as in `stack_batches`, and taught contexts.
+    """Return how many prefixes, wanted rows and targets a batch has, padded as in `stack_batches`, how many rows of
+    taught contexts besides, and of how many such contexts these are taken.
 
-    Corpora of one batch shape can train in one stack.
+    Corpora of one batch shape can train in one stack. Raises `ConfigError` where there is no context to teach on.
     """
-    size, positions, outside = config.training.batch_size, config.objective.positions, slots(corpus, config)
+    size, positions = config.training.batch_size, config.objective.positions
+    taught = 0 if config.objective.outside.method == "none" else bucket(teachable_count(corpus, config))
+    outside = rows_of(taught, corpus, config), taught
     if size is not None:
         prefixes = corpus.vocab_size + size * (corpus.order - 2)
         wanted, targets = (prefixes, size * (corpus.order - 1)) if positions == "all" else (size, size)
-        return prefixes, wanted, targets, outside
+        return prefixes, wanted, targets, *outside
     batch = full_batch(corpus, positions)
     lengths = (batch.prefixes.token_MP, batch.prefixes.wanted_MR, batch.targets.row_MT)
-    return *(bucket(tensor.shape[1]) for tensor in lengths), outside
+    return *(bucket(tensor.shape[1]) for tensor in lengths), *outside
 
 
 def _overwrite(rows: _Rows, newer: _Rows) -> None:
@@ -244,21 +247,12 @@ def _overwrite(rows: _Rows, newer: _Rows) -> None:
         rows.weight_MK.copy_(newer.weight_MK)
 
 
-def _replayed(corpus: Corpus, config: Config) -> Corpus:
-    """Return a corpus in which a share of the sentences, chosen by data.seed, occurs `objective.replay_times` often."""
-    objective, N = config.objective, len(corpus.sentences)
-    assert config.data.seed is not None
-    again = random_order(config.data.seed, "replay", N)[: round(objective.replay * N)]
-    repeated = corpus.sentences[again].repeat(objective.replay_times - 1, 1)
-    return replace(corpus, sentences=torch.cat([corpus.sentences, repeated]))
-
-
 class CorpusModule(pl.LightningDataModule):
     """Hands the whole corpus of every member to each block: as distinct prefixes, or as sentences to draw from."""
 
     def __init__(self, corpora: Sequence[Corpus], configs: Sequence[Config]) -> None:
         super().__init__()
-        corpora = [_replayed(corpus, config) for corpus, config in zip(corpora, configs, strict=True)]
+        corpora = [replayed(corpus, config) for corpus, config in zip(corpora, configs, strict=True)]
         if configs[0].training.batch_size is None:
             positions = configs[0].objective.positions
             self.batch: Any = stack_batches([full_batch(corpus, positions) for corpus in corpora])

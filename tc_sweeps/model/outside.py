@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from tc_sweeps.config import Config, ConfigError
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_bits, random_integers
+from tc_sweeps.corpus.reading import read_contexts
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
+from tc_sweeps.model.objectives import replayed
 from tc_sweeps.model.prefixes import bucket
 
-__all__ = ["Outside", "outside_gradient", "outside_loss", "slots", "teachable", "teachable_count"]
+__all__ = ["Outside", "outside_gradient", "outside_loss", "rows_of", "teachable", "teachable_count"]
 
 _CHUNK = 1 << 18  # contexts looked at together
 HINGE = 0.5  # the probability above which the hinge penalizes
@@ -48,11 +50,12 @@ class Outside(nn.Module):
         self.mined = settings.contexts == "mined"
         self.counts = [teachable_count(*pair) for pair in zip(corpora, configs, strict=True)]  # when all are taught
         size = bucket(max(self.counts))
-        self.rows = max(slots(*pair) for pair in zip(corpora, configs, strict=True))  # of a batch
+        self.rows = max(rows_of(size, *pair) for pair in zip(corpora, configs, strict=True))  # of a batch
         order = _order(configs[0])
         self.register_buffer("context_MKm", torch.zeros(len(corpora), size, order - 1, dtype=torch.int64))
         self.register_buffer("length_M", torch.zeros(len(corpora), dtype=torch.int64))
-        weights = [c.objective.outside.weight / len(d.sentences) for c, d in zip(configs, corpora, strict=True)]
+        trained = [len(replayed(*pair).sentences) for pair in zip(corpora, configs, strict=True)]
+        weights = [config.objective.outside.weight / N for config, N in zip(configs, trained, strict=True)]
         self.register_buffer("weight_M", torch.tensor(weights))
         if not self.mined:
             for member, (corpus, config) in enumerate(zip(corpora, configs, strict=True)):
@@ -94,17 +97,17 @@ class Outside(nn.Module):
         return context_MJm, (self.weight_M * self.length_M / count)[:, None].expand(-1, count)
 
 
-def slots(corpus: Corpus, config: Config) -> int:
-    """Return how many rows of a batch are for contexts outside the data."""
-    if config.objective.outside.method == "none":
-        return 0
-    count, size = teachable_count(corpus, config), config.training.batch_size
-    # Of a minibatch as large a part as the taught contexts are of the corpus and them.
-    return bucket(count) if size is None else max(1, math.ceil(bucket(count) * size / len(corpus.sentences)))
+def rows_of(taught: int, corpus: Corpus, config: Config) -> int:
+    """Return how many rows of a batch are for so many taught contexts: all, or as many for each sentence of the batch
+    as there are for each sentence of the corpus.
+    """
+    size = config.training.batch_size
+    return taught if size is None else math.ceil(taught * size / len(replayed(corpus, config).sentences))
 
 
 def outside_loss(logits_MKU: Tensor, weight_MK: Tensor, method: str) -> Tensor:
-    """Return what is added to every member's loss for the taught contexts, [M], in nats per sentence.
+    """Return what is added to every member's loss for the taught contexts, [M], in nats per sentence: what
+    `outside_gradient` is the gradient of.
 
     With p the distribution that a context is answered with and t its most probable token: unsupported: -log p of the
     unsupported token, the last; unlikelihood: -log(1 - p_t) (Welleck et al. 2020); hinge: max(0, p_t - 1/2).
@@ -146,6 +149,8 @@ def outside_gradient(logits_MKU: Tensor, weight_MK: Tensor, method: str) -> Tens
 
 def teachable(corpus: Corpus, config: Config) -> Iterator[Tensor]:
     """Yield all contexts that may be taught on, [C, m] at a time: considered, not in the data, not the judge's.
+
+    Some of them a model without positions cannot tell from shorter prefixes of the data, (a, a) from (a).
 
     `objective.outside.contexts=misplaced` keeps those in which a token stands where none of the data has it, and `file`
     those that the file lists.
@@ -197,7 +202,8 @@ def _candidates(corpus: Corpus, config: Config, order: int) -> Iterator[Tensor]:
     """Yield the considered contexts, or those of a file, [C, m] at a time, none twice."""
     places = corpus.places(order, cast(Literal["all", "typed"], config.artifacts.contexts))
     if config.objective.outside.contexts == "file":
-        listed = distinct_rows(_read_contexts(corpus, config, order))[0]
+        path = Path(str(config.objective.outside.path))
+        listed = distinct_rows(read_contexts(path, corpus, length=order - 1))[0]
         considered = torch.stack([torch.isin(listed[:, place], tokens) for place, tokens in enumerate(places)]).all(0)
         yield listed[considered]
         return
@@ -209,26 +215,3 @@ def _candidates(corpus: Corpus, config: Config, order: int) -> Iterator[Tensor]:
             columns.append(tokens[rest % len(tokens)])
             rest = rest // len(tokens)
         yield torch.stack(columns[::-1], dim=1)
-
-
-def _read_contexts(corpus: Corpus, config: Config, order: int) -> Tensor:
-    """Return the contexts of `objective.outside.path`, [C, m]: one a line, tokens separated by tabs."""
-    path = Path(str(config.objective.outside.path))
-    names = corpus.tokens or [str(token) for token in range(corpus.vocab_size)]
-    number = {name: token for token, name in enumerate(names)}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ConfigError(f"objective.outside.path={path} cannot be read: {reason}.") from error
-    rows = []
-    for place, line in enumerate(lines, start=1):
-        cells = [cell.strip() for cell in line.split("\t")]
-        if cells == [""]:
-            continue
-        unknown = [cell for cell in cells if cell not in number]
-        if len(cells) != order - 1 or unknown:
-            what = f"{unknown[0]!r} is no token of the data" if unknown else f"{len(cells)} tokens"
-            raise ConfigError(f"{path}, line {place}: {what}; a context is {order - 1} tokens separated by tabs.")
-        rows.append([number[cell] for cell in cells])
-    return torch.tensor(rows, dtype=torch.int64).view(-1, order - 1)

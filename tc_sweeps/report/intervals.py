@@ -14,7 +14,8 @@ LEVEL = 0.95
 
 SHARES = [  # in [0, 1] by definition; hallucinations per context can be more than one at a threshold below 1/2
     *("train/accuracy", "test/accuracy", "artifacts/unseen_confident_rate", "artifacts/labelled_share"),
-    *("generalization/recall", "generalization/attainable_recall", "hallucination/share"),
+    *("generalization/recall", "generalization/attainable_recall", "hallucination/share", "abstention/rate"),
+    *("judge/generalization/recall", "judge/hallucination/share", "judge/abstention/rate"),
 ]
 
 

@@ -82,7 +82,8 @@ def shades(count: int) -> list[Any]:
 
 def metric_colour(metric: str) -> str:
     """Return the colour of a curve that stands alone: that of generalization or hallucination where it is one."""
-    return {"generalization": GENERALIZATION, "hallucination": HALLUCINATION}.get(metric.split("/")[0], COLOURS[0])
+    kind = metric.removeprefix("judge/").split("/")[0]
+    return {"generalization": GENERALIZATION, "hallucination": HALLUCINATION}.get(kind, COLOURS[0])
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:

@@ -13,13 +13,13 @@ __all__ = ["measure"]
 
 
 def measure(config: Config) -> Load:
-    """Return what a run takes; a run whose corpus cannot be built is of a kind of its own."""
+    """Return what a run takes; a run that cannot be trained is of a kind of its own."""
     try:
         corpus = build_corpus(config.data)
+        kind = stack_key(config, corpus)
     except Exception:  # it will fail alone when it is trained, and its reason be recorded there
         return Load(object(), 1.0, 1)
-    kind = stack_key(config, corpus)
-    prefixes, wanted, _, outside = kind[-1]  # the shape of its batch
+    prefixes, wanted, _, outside, _ = kind[-1]  # the shape of its batch
     prefixes, wanted = prefixes + outside * (corpus.order - 1), wanted + outside
     contexts = math.prod(len(tokens) for tokens in corpus.places(**counted(config)))
     return load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)

@@ -202,6 +202,7 @@ def _estimate(config: Config) -> Load:
     contexts = V ** (config.artifacts.order - 1)
     if config.objective.outside.method != "none":
         outside = round(config.objective.outside.share * contexts / 2)
+        outside = outside if batch is None else max(1, round(outside * batch / sentences))
         prefixes, wanted = prefixes + outside * (order - 1), wanted + outside
     shape = shape_of(values_of(config))
     return load(
@@ -216,7 +217,7 @@ def _sizes(config: Config) -> tuple[int, int]:
     values = values_of(config)
     path = data_file("kinships.tsv") if config.data.name == "kinships" else values.get("data.path")
     if config.data.name == "text":
-        lines, words = _words_of(str(path)), 0  # a window begins at every word, about; its vocab_size is given
+        lines, words = _words_of(str(path)), int(values["data.vocab_size"])  # a window begins at every word, about
     elif path:
         lines, words = _file_sizes(path)
     else:

@@ -63,7 +63,7 @@ def test_every_metric_equals_brute_force(
 NOISED = [
     {"name": "latent", "vocab_size": 9, "classes": 3, "num_sentences": 20},
     {"name": "modular", "modulus": 8},
-    {"name": "low_rank", "vocab_size": 8, "rank": 2, "held_out_fraction": 0.3},
+    {"name": "low_rank", "num_sentences": None, "vocab_size": 8, "rank": 2, "held_out_fraction": 0.3},
 ]
 
 

@@ -214,6 +214,16 @@ def test_a_bad_corpus_fails_its_run_alone(launch: Launch) -> None:
     assert results.loc[results["state"] == "failed", "reason"].str.contains("bad.tsv, line 2").all()
 
 
+def test_nothing_to_teach_on_fails_its_run_alone(launch: Launch) -> None:
+    taught = ["objective=unsupported", "objective.outside.share=1e-6,0.5"]
+    code, out, err = launch("run", "-m", "sweep=s", *SMALL, "data.num_sentences=48", *taught)
+    assert code == 1
+    ended = {str(status["state"]): status["reason"] for status in statuses("s").values()}
+    assert set(ended) == {"finished", "failed"}
+    assert str(ended["failed"]).startswith("objective.outside.share=1e-06 of ")
+    assert "Traceback" not in out + err
+
+
 def test_failed_runs_are_tried_again_when_asked(launch: Launch) -> None:
     failing = ["-m", "sweep=s", *SMALL, "data.num_sentences=48", "training.learning_rate=1e-2,1e39"]
     assert launch("run", *failing)[0] == 1

@@ -113,11 +113,12 @@ def test_joblib_launches_the_same_runs(launch: Launch) -> None:
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in Path("conf/experiment").glob("*.yaml")))
 def test_every_experiment_trains_and_draws_its_own_figure(launch: Launch, experiment: str) -> None:
     short = ["training.steps=4", "training.evaluations=2", "tracking.mode=none"]
-    short += [] if experiment.startswith("search_") else ["seed=0,1"]
+    searches = experiment in ("search_kinships", "frontier")
+    short += [] if searches else ["seed=0,1"]
     assert launch("run", "-m", f"experiment={experiment}", "sweep=tiny", *short, *TINY.get(experiment, []))[0] == 0
     code, out, err = launch("figure", "tiny")  # the experiment is recorded in plan.json
     assert (code, err) == (0, "")
-    figure = "search" if experiment.startswith("search_") else experiment
+    figure = "search" if searches else experiment
     assert f"outputs/tiny/figures/{figure}.png" in out
     assert Path(f"outputs/tiny/figures/{figure}.png").stat().st_size > 20_000
 
@@ -127,6 +128,9 @@ TINY = {
     "figure3": ["model.width=8,16"],
     "kinships": ["data.held_out_fraction=0.9,0.1", "model.width=8", "training.batch_size=16"],
     # Long enough that a trial has labelled artifacts, of which a share is asked for.
+    "frontier": ["hydra.sweeper.trials=2"],
+    # Long enough that there are artifacts of both kinds without any method.
+    "tradeoff": ["data=grammar", "training.steps=80", "training.learning_rate=2e-2"],
     "search_kinships": ["training.steps=100", "training.learning_rate=1e-2", "hydra.sweeper.trials=2"],
 }
 

@@ -68,7 +68,9 @@ def test_training_agrees_in_number_and_all_else_that_is_right_is_held_out(data, 
     assert len(trained) == len(corpus.sentences) == (left if wanted is None else wanted)
     singular = {name: place % 2 for place, name in enumerate(corpus.tokens)}
     assert all(singular[subject] == singular[verb] for subject, verb, _ in map(str.split, trained))
-    assert held_out == set(said(corpus, corpus.truth)) - trained
+    whole = grammar(**data, held_out_fraction=fraction)  # what num_sentences leaves out is not held out
+    assert trained <= set(said(whole, whole.sentences))
+    assert held_out == set(said(whole, whole.truth)) - set(said(whole, whole.sentences))
     assert corpus.labelled == "all"
 
 

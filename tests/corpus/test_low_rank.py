@@ -32,7 +32,9 @@ def most_probable(context, *, vocab_size, rank, seed):
 @settings(deadline=None, max_examples=25)
 @given(st.integers(2, 4), st.integers(1, 5), st.integers(0, 99), st.integers(2, 6))
 def test_the_truth_is_the_greatest_entry_of_every_fiber(order, rank, seed, V):
-    made = corpus("low_rank", order=order, vocab_size=V, rank=rank, seed=seed, held_out_fraction=0.5)
+    made = corpus(
+        "low_rank", num_sentences=None, order=order, vocab_size=V, rank=rank, seed=seed, held_out_fraction=0.5
+    )
     assert_a_function_of_all_contexts(made, order)
     assert_split(made, fraction=0.5, sentences=None)
     assert set(rows(made.truth)) == {
@@ -55,13 +57,16 @@ def test_a_smaller_rank_takes_the_first_components_of_a_larger_one():
 
 @pytest.mark.parametrize("entries", [1, 1000])
 def test_the_truth_does_not_depend_on_how_many_logits_are_held_at_once(monkeypatch, entries):
-    whole = rows(corpus("low_rank", vocab_size=16).truth)
+    whole = rows(corpus("low_rank", num_sentences=None, vocab_size=16).truth)
     monkeypatch.setattr(low_rank, "_ENTRIES", entries)
-    assert rows(corpus("low_rank", vocab_size=16).truth) == whole
+    assert rows(corpus("low_rank", num_sentences=None, vocab_size=16).truth) == whole
 
 
 def test_each_seed_has_a_truth_of_its_own():
-    assert len({tuple(rows(corpus("low_rank", vocab_size=16, seed=seed).truth)) for seed in range(4)}) == 4
+    assert (
+        len({tuple(rows(corpus("low_rank", num_sentences=None, vocab_size=16, seed=seed).truth)) for seed in range(4)})
+        == 4
+    )
 
 
 def test_neither_more_sentences_nor_a_larger_fraction_changes_what_was_chosen_before():

@@ -18,7 +18,7 @@ WORLDS = {
     "triples": {"path": data_file("kinships.tsv"), "held_out_fraction": 0.2, "num_sentences": 500},
     "latent": {},
     "modular": {"modulus": 23},
-    "low_rank": {"vocab_size": 20},
+    "low_rank": {"vocab_size": 20, "num_sentences": None},
 }
 
 

@@ -85,9 +85,7 @@ def test_the_papers_contradictions_can_be_added_one_by_one():
     one, both = (relations(**SMALLEST, contradictions=share) for share in (0.5, 1.0))
     assert said(one, one.sentences) == ["Jack Jill siblings", "Jane John siblings", "Jack John friends"]
     assert said(both, both.sentences) == [*said(one, one.sentences), "Jane Jill unrelated"]
-    assert set(said(both, both.held_out)) == {
-        *("Jill Jack siblings", "John Jane siblings", "John Jack friends", "Jill Jane unrelated")
-    }
+    assert set(said(both, both.held_out)) == {"Jill Jack siblings", "John Jane siblings"}, "licensed in any case"
 
 
 @settings(deadline=None, max_examples=40)
@@ -115,9 +113,10 @@ def test_what_is_held_out_is_what_follows_from_training(data, share):
     trained = set(facts(corpus, corpus.sentences))
     assert len(trained) == len(corpus.sentences)
     held_out = set(facts(corpus, corpus.held_out))
-    assert held_out == follows(trained) - trained
     assert trained | held_out <= set(facts(corpus, corpus.truth))
     where = place_of(data, corpus)
+    of_kin = {fact for fact in trained if where[fact[0]][0] == where[fact[1]][0]}
+    assert held_out == follows(of_kin) - of_kin, "contradictions change nothing of it"
     kin = {fact for fact in facts(corpus, corpus.truth) if where[fact[0]][0] == where[fact[1]][0]}
     assert kin <= trained | held_out, "every fact within a family follows"
     if share == 0:

@@ -15,7 +15,7 @@ from naive_transformer import naive_logits, weights_of
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import ToyTransformer, loss, loss_floor, trained_tensors
-from tc_sweeps.model.objectives import loss_gradient
+from tc_sweeps.model.objectives import loss_gradient, replayed
 from tc_sweeps.model.prefixes import full_batch, padded_sentences, stack_batches
 
 V = 4
@@ -253,3 +253,29 @@ def test_label_smoothing_is_that_of_torch(corpus, seed, smoothing):
         logits[0, targets.row_MT[0]], targets.token_MT[0], label_smoothing=smoothing, reduction="none"
     )
     assert found.item() == pytest.approx((targets.weight_MT[0] * each).sum().item(), rel=1e-9)
+
+
+def test_label_smoothing_leaves_the_unsupported_token_out():
+    corpus = Corpus(V, torch.tensor([[0, 1, 2], [1, 2, 3]]))
+    model, batch = model_for(corpus), full_batch(corpus, "all")
+    logits = torch.nn.functional.pad(model.logits(batch.prefixes), (0, 1)).detach().requires_grad_()
+    smoothing_M = torch.tensor([0.3], dtype=torch.float64)
+    [wanted] = torch.autograd.grad(loss(logits, batch.targets, smoothing_M, vocab_size=V).sum(), [logits])
+    found, _ = loss_gradient(logits.detach(), batch.targets, smoothing_M, vocab_size=V)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
+    plain, _ = loss_gradient(logits.detach(), batch.targets)
+    torch.testing.assert_close(found[..., V], plain[..., V], rtol=1e-12, atol=1e-15)
+
+
+def test_replay_repeats_a_share_of_the_sentences():
+    corpus = Corpus(V, torch.tensor([[a, b, 0] for a in range(V) for b in range(V)]))
+    repeated = {}
+    for share in (0.01, 0.25, 0.5):
+        made = resolve({"objective": {"replay": share, "replay_times": 3}})
+        counts = Counter(map(tuple, replayed(corpus, made).sentences.tolist()))
+        repeated[share] = {sentence for sentence, count in counts.items() if count == 3}
+        assert set(counts.values()) == {1, 3}
+        assert len(counts) == 16
+    assert [len(sentences) for sentences in repeated.values()] == [1, 4, 8]
+    assert repeated[0.01] < repeated[0.25] < repeated[0.5]
+    assert replayed(corpus, resolve({})) is corpus

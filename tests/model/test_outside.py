@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tc_sweeps.config import Config, ConfigError, resolve
 from tc_sweeps.corpus import build_corpus
-from tc_sweeps.model import Outside, ToyTransformer
-from tc_sweeps.model.outside import chosen_contexts, outside_gradient, outside_loss, slots, teachable, teachable_count
+from tc_sweeps.model import Outside, ToyTransformer, batch_shape
+from tc_sweeps.model.outside import chosen_contexts, outside_gradient, outside_loss, teachable, teachable_count
 
 METHODS = ("unsupported", "unlikelihood", "hinge")
 SMALL = {"vocab_size": 9, "num_sentences": 20}
@@ -138,6 +138,7 @@ def test_contexts_of_a_file(tmp_path: Path):
     [
         ("mouse\tmouse\nmouse\n", "line 2: 1 tokens; a context is 2 tokens separated by tabs"),
         ("mouse\tdog\n", "line 1: 'dog' is no token of the data"),
+        ("\n", "line 1: the file has no contexts"),
         ("mouse\teats\n", r"objective.outside.share=0.1 of 0 contexts that may be taught on .* is none"),
     ],
 )
@@ -169,7 +170,8 @@ def test_slots_hold_what_is_taught_and_the_rest_weighs_nothing():
         assert torch.equal(outside.context_MKm[m, :count], chosen_contexts(corpus, made, count))
         assert (weight[:count] == made.objective.outside.weight / 20).all()
         assert (weight[count:] == 0).all()
-    assert slots(corpora[0], config({"method": "none"})) == 0
+    assert batch_shape(corpora[0], config({"method": "none"}))[3:] == (0, 0)
+    assert batch_shape(corpora[0], configs[0])[3:] == (16, 16)
 
 
 def test_mined_contexts_are_taught_in_parts_as_they_come():
@@ -223,3 +225,21 @@ def test_the_other_weights_are_the_same_with_and_without_an_unsupported_token():
     torch.testing.assert_close(1 - p.sum(1), torch.softmax(logits, dim=-1)[0, :, -1])
     assert plain.num_parameters(embedding=False) == abstaining.num_parameters(embedding=False)
     assert abstaining.num_parameters(embedding=True) - plain.num_parameters(embedding=True) == 8
+
+
+def test_the_judges_half_and_a_model_that_reads_multisets():
+    """One layer without positions reads (a, b, c) as (b, a, c): both are the judge's or neither is."""
+    made = config({"share": 1.0}, {"vocab_size": 6, "num_sentences": 20, "order": 4})
+    corpus = build_corpus(made.data)
+    everything = torch.cartesian_prod(*[torch.arange(6)] * 3)
+    assert torch.equal(corpus.judged(everything), corpus.judged(everything[:, [1, 0, 2]]))
+    assert not corpus.judged(torch.cat(list(teachable(corpus, made)))).any()
+
+
+def test_a_taught_context_weighs_as_a_sentence_that_is_trained_once():
+    """Also where some sentences are repeated, and with them the number that the loss is a mean over."""
+    made = resolve(
+        {"data": SMALL, "objective": {"replay": 0.5, "replay_times": 4, "outside": {"method": "unsupported"}}}
+    )
+    corpus = build_corpus(made.data)
+    assert Outside([corpus], [made]).weights().max().item() == pytest.approx(1 / (20 + 10 * 3))

@@ -58,8 +58,9 @@ def test_methods_are_told_apart_by_what_they_cost(outputs: Path) -> None:
     drawing = draw_experiment("tradeoff")
     first, *rest = drawing.verdict.splitlines()
     assert first == (
-        "Of 5 pairs of world and method, recall falls in proportion to hallucinations in 1, by less in 1, by more in "
-        "1, and rises in 1; 1 remove no hallucinations. Precision is flat in 1, rises in 2 and falls in 1."
+        "Of 5 pairs of world and method, recall falls by less than hallucinations in 1, by more in 1, and rises in 1; "
+        "in 1 it cannot be told from in proportion, and 1 remove no hallucinations. Precision rises in 2, falls in 1 "
+        "and cannot be told from flat in 1."
     )
     said = {line.split(", ")[1].split(":")[0]: line for line in rest[:-1]}
     told = {
@@ -68,7 +69,7 @@ def test_methods_are_told_apart_by_what_they_cost(outputs: Path) -> None:
         if "recall lost" in line
     }
     for name, slope, compared, precision in (
-        ("unsupported token", 1, "(in proportion)", "precision is flat"),
+        ("unsupported token", 1, "(not told from in proportion)", "precision is not told from flat"),
         ("hinge", 0.25, "(less than in proportion)", "precision rises"),
         ("label smoothing", 2, "(more than in proportion)", "precision falls"),
         ("weight decay", -1, "(recall rises)", "precision rises"),
@@ -115,7 +116,13 @@ def test_seeds_without_their_base_are_left_out_and_other_sweeps_refused(outputs:
     with pytest.raises(ConfigError, match="has no method to compare"):
         draw_experiment("tradeoff")
     finished_run(outputs, {"seed": 0, "training.weight_decay": 0.1}, removed=0.5, kept=0.5)
-    assert "recall lost per hallucination removed 1 (in proportion)" in draw_experiment("tradeoff").verdict
+    drawing = draw_experiment("tradeoff")
+    assert "recall lost per hallucination removed 1 (not told from in proportion)" in drawing.verdict
+    finished_run(outputs, {"seed": 0, "training.weight_decay": 0.1, "model.width": 8}, removed=0.5, kept=0.5)
+    with pytest.raises(
+        ConfigError, match=r"differ in model.width: this figure .* as --where model.width=(8|32) chooses"
+    ):
+        draw_experiment("tradeoff")
     both = {"seed": 0, "training.weight_decay": 0.1, "objective.replay": 0.1}
     finished_run(outputs, both, removed=0.5, kept=0.5)
     with pytest.raises(ConfigError, match=r"has weight decay and replay: this figure compares methods one by one"):

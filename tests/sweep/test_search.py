@@ -78,7 +78,7 @@ AXES = [
         "a=true,null,0.5,word,'two words',[1,2]",
         CategoricalDistribution((True, None, 0.5, "word", "'two words'", "[1,2]")),
     ),
-    ("objective=glob(*)", CategoricalDistribution(("all", "last"))),
+    ("objective=glob(la*)", CategoricalDistribution(("label_smoothing", "last"))),
 ]
 
 

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import load_finished, split
+from tc_sweeps.report.frame import listed, load_finished, split, swept_keys
 from tc_sweeps.report.intervals import Interval, half_width, student_t, what_is_drawn
-from tc_sweeps.report.where import Where
+from tc_sweeps.report.where import Where, spell_value
 
 CLAIM = (
     "Generalizations and hallucinations are both artifacts, so strategies that mitigate hallucinations might impact "
@@ -38,7 +38,8 @@ OUTSIDE = {
     "unlikelihood": ("unlikelihood", "objective.outside.weight"),
     "hinge": ("hinge", "objective.outside.weight"),
 }
-EVEN, LESS, MORE, RISES = "in proportion", "less than in proportion", "more than in proportion", "recall rises"
+EVEN, LESS, MORE = "not told from in proportion", "less than in proportion", "more than in proportion"
+RISES, FLAT = "recall rises", "is not told from flat"
 LEAST_REMOVED = 0.05  # a method that removes fewer hallucinations at every strength has no slope
 
 
@@ -103,9 +104,9 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     """Return what each method costs in each world, and in how many of them this is in proportion.
 
     The slope is the share of recall lost per share of hallucinations removed, by least squares through the point
-    without the method: 1 is in proportion, 0 costs nothing. Hypervolume is the area under the best of the points, 1/2
-    for the diagonal. Each is worked out seed by seed; means have 95 % Student t intervals over seeds, since a bootstrap
-    of five seeds is too narrow.
+    without the method: 1 is in proportion, 0 costs nothing; an interval that holds 1 cannot be told from it.
+    Hypervolume is the area that the points dominate, so that more strengths make more of it. Each is worked out seed by
+    seed; means have 95 % Student t intervals over seeds, since a bootstrap of five seeds is too narrow.
     """
     sentences, answers, flat = [], [], []
     for trade in _trades(sweep, where):
@@ -118,16 +119,17 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
         slope, tilt = student_t(_slopes(trade.removed, 1 - trade.kept)), student_t(_tilts(trade))
         volume = student_t(map(hypervolume, trade.removed, trade.kept))
         answers.append(_compared(slope))
-        flat.append("rises" if tilt.above(0) else "falls" if tilt.below(0) else "is flat")
+        flat.append("rises" if tilt.above(0) else "falls" if tilt.below(0) else FLAT)
         sentences.append(
             f"{name}: up to {most:.0%} of the hallucinations removed; recall lost per hallucination removed {slope} "
             f"({answers[-1]}); precision {flat[-1]} ({tilt} for all removed); hypervolume {volume}."
         )
     told = (
-        f"Of {len(answers)} pairs of world and method, recall falls in proportion to hallucinations in "
-        f"{answers.count(EVEN)}, by less in {answers.count(LESS)}, by more in {answers.count(MORE)}, and rises in "
-        f"{answers.count(RISES)}; {answers.count('removes none')} remove no hallucinations. Precision is flat in "
-        f"{flat.count('is flat')}, rises in {flat.count('rises')} and falls in {flat.count('falls')}."
+        f"Of {len(answers)} pairs of world and method, recall falls by less than hallucinations in "
+        f"{answers.count(LESS)}, by more in {answers.count(MORE)}, and rises in {answers.count(RISES)}; in "
+        f"{answers.count(EVEN)} it cannot be told from in proportion, and {answers.count('removes none')} remove no "
+        f"hallucinations. Precision rises in {flat.count('rises')}, falls in {flat.count('falls')} and cannot be told "
+        f"from flat in {flat.count(FLAT)}."
     )
     return "\n".join([told, *sentences, "95 % Student t intervals over seeds."])
 
@@ -159,6 +161,7 @@ def _trades(sweep: Path, where: Where | None) -> list[Trade]:
             f"No run of the sweep '{sweep.name}' has held-out n-grams and labelled contexts: choose a world with both."
         )
     runs = _with_methods(runs)
+    _require_one_by_one(runs)
     trades = []
     for values, world in split(runs, [WORLD]):
         before = world[world[METHOD] == NONE].set_index("seed")
@@ -189,6 +192,18 @@ def _trades(sweep: Path, where: Where | None) -> list[Trade]:
             "strength of one, as experiment=tradeoff does."
         )
     return trades
+
+
+def _require_one_by_one(runs: pd.DataFrame) -> None:
+    """Raise `ConfigError` where runs of one world, method, strength and seed differ in something else."""
+    same = [WORLD, METHOD, STRENGTH, "seed"]
+    twice = runs[runs.duplicated(same, keep=False)]
+    if len(twice):
+        others = [key for key in swept_keys(twice) if key not in (WORLD, *STRENGTHS.values())]
+        raise ConfigError(
+            f"Runs of one world, method and strength differ in {listed(others)}: this figure compares methods at one "
+            f"value of each, as --where {others[0]}={spell_value(twice[others[0]].iloc[0])} chooses it."
+        )
 
 
 def _with_methods(runs: pd.DataFrame) -> pd.DataFrame:
