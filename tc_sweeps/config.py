@@ -88,6 +88,7 @@ METRICS = (
     "generalization/count",
     "generalization/recall",
     "generalization/attainable_recall",
+    "generalization/restored",
     "hallucination/count",
     "hallucination/per_ngram",
     "hallucination/share",

@@ -306,6 +306,7 @@ class Counter:
         held_out_MQ = ngram["held_out"]
         values |= {
             "held_out_loss": -_sum_in_order(torch.where(held_out_MQ, reading.log_p_MQ, 0.0)),
+            "restored": above.ngrams(ngram["replaced"] & ~ngram["train"]),
             "held_out_top": (reading.is_top_MQ & held_out_MQ).sum(1),
         }
         everywhere = _Part(
@@ -426,6 +427,7 @@ class Counter:
                 "test/accuracy": ratio(v["held_out_top"], v["held_out"]),
                 "artifacts/labelled_share": ratio(right_or_wrong, v["artifacts/count"]),
                 "generalization/attainable_recall": self._attainable[member],
+                "generalization/restored": int(v["restored"]) if self.corpora[member].replaced is not None else None,
                 "hallucination/per_ngram": ratio(v["hallucination/count"], v["train_ngrams"]),
             }
         )

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tc_sweeps.artifacts.stream import CountedModel, chunks
 from tc_sweeps.corpus import Corpus, DataTensor
+from tc_sweeps.corpus.corpus import truncated
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
 __all__ = ["Listing", "Reading", "label_listing", "loss_listing"]
@@ -98,8 +99,8 @@ def label_listing(
     """Return the listing that labels artifacts of an order, and knows what its n-grams weigh in the loss.
 
     Context flags: `considered`, `seen`, `diagonal`, `labelled` (unless all are), `judged`. N-gram flags: `train`,
-    `true`, `held_out`, and those of their contexts as `in_considered`, `in_seen` and so on; and `weight`, as in
-    `loss_listing`.
+    `true`, `held_out`, `replaced` (by noise), and those of their contexts as `in_considered`, `in_seen` and so on; and
+    `weight`, as in `loss_listing`.
     """
     contexts, ngrams, context_flags, ngram_flags = [], [], [], []
     for corpus, place, tensor in zip(corpora, places, trained, strict=True):
@@ -107,6 +108,7 @@ def label_listing(
         none = data.ngrams_Gn[:0]
         truth = corpus.truth_ngrams(order)
         held_out = corpus.held_out_ngrams(order)
+        replaced = corpus.replaced
         labels = corpus.labelled_contexts(order)
         labelled = labels if isinstance(labels, Tensor) else none[:, :-1]
         everywhere = place[0]
@@ -132,6 +134,8 @@ def label_listing(
                 "train": find_rows(known, data.ngrams_Gn) >= 0,
                 "true": find_rows(known, none if truth is None else truth) >= 0,
                 "held_out": find_rows(known, none if held_out is None else held_out) >= 0,
+                "replaced": find_rows(known, none if corpus.replaced is None else truncated(corpus.replaced, order))
+                >= 0,
                 "weight": _weights(known, tensor, corpus),
             }
             | {f"in_{name}": flag[in_place] for name, flag in of_context.items()}

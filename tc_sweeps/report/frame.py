@@ -63,9 +63,16 @@ def find_run(run: str | Path) -> RunFolder:
             return RunFolder(path.resolve())
     parent, beginning = Path(run).parent, Path(run).name
     is_sweep = any(_is_sweep(path) for path in (OUTPUTS / run, Path(run)))
-    if is_sweep and len(only := find_sweep(run).runs(every=True)) == 1:
-        return RunFolder(only[0].path.resolve())
-    if is_sweep or parent == Path():
+    if is_sweep:
+        folder = find_sweep(run)
+        names = [found.run_id for found in folder.runs(every=True)]
+        if len(names) == 1:
+            return RunFolder(folder.path.resolve() / names[0])
+        raise ConfigError(
+            f"'{run}' does not name a run: it is a sweep of {len(names)}, {listed(names, 5)}; write "
+            f"{folder.path.name}/RUN_ID, of which the beginning is enough."
+        )
+    if parent == Path():
         raise ConfigError(
             f"'{run}' does not name a run: write SWEEP/RUN_ID, or its path; the beginning of an id is enough."
         )

@@ -109,6 +109,8 @@ def brute_force(
             sum(a[:-1] not in seen_contexts for a in judged_wrong), len(judged_blank)
         ),
     }
+    if corpus.replaced is not None:
+        numbers["generalization/restored"] = len(artifacts & rows_of(corpus.replaced, order))
     return numbers | {
         "test/loss": ratio(-sum(math.log(p[g[:-1]][g[-1]]) for g in held_out), len(held_out)),
         "test/accuracy": ratio(sum(map(is_top, held_out)), len(held_out)),

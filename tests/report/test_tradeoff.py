@@ -118,12 +118,13 @@ def test_seeds_without_their_base_are_left_out_and_other_sweeps_refused(outputs:
     finished_run(outputs, {"seed": 0, "training.weight_decay": 0.1}, removed=0.5, kept=0.5)
     drawing = draw_experiment("tradeoff")
     assert "recall lost per hallucination removed 1 (not told from in proportion)" in drawing.verdict
-    finished_run(outputs, {"seed": 0, "training.weight_decay": 0.1, "model.width": 8}, removed=0.5, kept=0.5)
-    with pytest.raises(
-        ConfigError, match=r"differ in model.width: this figure .* as --where model.width=(8|32) chooses"
-    ):
+    wider = {"seed": 0, "training.weight_decay": 0.1, "model.width": 8}
+    finished_run(outputs, wider, removed=0.5, kept=0.5)
+    with pytest.raises(ConfigError, match=r"differ in model.width, .* as in --where model.width=(8|32)\."):
         draw_experiment("tradeoff")
-    both = {"seed": 0, "training.weight_decay": 0.1, "objective.replay": 0.1}
+    drawing = draw_experiment("tradeoff", where={"model.width": 32})
+    assert "recall lost per hallucination removed 1 (not told" in drawing.verdict
+    both = {"seed": 1, "training.weight_decay": 0.1, "objective.replay": 0.1}
     finished_run(outputs, both, removed=0.5, kept=0.5)
     with pytest.raises(ConfigError, match=r"has weight decay and replay: this figure compares methods one by one"):
         draw_experiment("tradeoff")

@@ -47,7 +47,7 @@ def _widths(outputs: Path) -> None:
         ("figure widths --as figure3 --x step --y train/loss", "--as draws the figure of an experiment as it is"),
         ("figure widths --x bananas --y train/loss", "this sweep; its runs differ in model.width and seed."),
         ("figure widths --x step --y bananas", "its metrics are train/loss, train/excess_loss, train/accuracy"),
-        ("artifacts widths", "'widths' does not name a run: write SWEEP/RUN_ID, or its path;"),
+        ("artifacts widths", "'widths' does not name a run: it is a sweep of 4, "),
         ("artifacts outputs/widths", "'outputs/widths' does not name a run"),
         ("artifacts ab12", "'ab12' does not name a run"),
         ("artifacts width/ab12", "There is no sweep 'width' in "),

@@ -29,6 +29,7 @@ WRONG = {  # what hallucinations are measured by, the first that a world defines
     "hallucination/share": ("hallucinations as a share of labelled artifacts", ":"),
 }
 FITTED, LOW, HIGH = 0.99, 0.1, 0.9  # a jump: recall is below LOW with accuracy above FITTED, and later above HIGH
+LEAST_RECALL = 0.05  # below, half of it is noise
 MOST_COLUMNS = 4  # panels side by side
 MOST_PANELS = 12
 LEAST_EXCESS = 1e-9  # nats per sentence: what is below is rounding
@@ -185,7 +186,7 @@ def _milestones(run: pd.DataFrame, wrong: str) -> _Milestones:
     unmoved = first(fitted & (run[RECALL] < LOW))
     return _Milestones(
         fitted=first(fitted),
-        recall=first((run[RECALL] > run[RECALL].iloc[-1] / 2) & (run[RECALL].iloc[-1] > 0)),
+        recall=first((run[RECALL] > run[RECALL].iloc[-1] / 2) & (run[RECALL].iloc[-1] >= LEAST_RECALL)),
         wrong=first(run[wrong] > run[wrong].max() / 2),
         jumps=bool(((run["step"] > unmoved) & (run[RECALL] > HIGH)).any()),
     )
@@ -206,7 +207,7 @@ def _told(panel: _Panel) -> tuple[str, str, int]:
     told = [
         "training accuracy "
         + _when(found["fitted"], f"exceeds {FITTED}", f"never exceeds {FITTED} (its greatest is {best})"),
-        "recall " + _when(found["recall"], f"exceeds half of its last value ({last})", "ends at 0"),
+        "recall " + _when(found["recall"], f"exceeds half of its last value ({last})", f"ends below {LEAST_RECALL}"),
         f"{WRONG[panel.wrong][0]} " + _when(found["wrong"], f"exceed half of their greatest ({most})", "stay at 0"),
         order,
         f"recall jumps in {jumps} of {len(runs)} runs" if jumps else "no jump of recall",

@@ -33,11 +33,13 @@ STRENGTHS = {
     "label smoothing": "objective.label_smoothing",
     "replay": "objective.replay",
 }
+OUTSIDE_KEYS = ("method", "contexts", "share", "weight", "path")
 OUTSIDE = {
     "unsupported": ("unsupported token", "objective.outside.share"),
     "unlikelihood": ("unlikelihood", "objective.outside.weight"),
     "hinge": ("hinge", "objective.outside.weight"),
 }
+KEYS = (*STRENGTHS.values(), "objective.replay_times", *(f"objective.outside.{part}" for part in OUTSIDE_KEYS))
 EVEN, LESS, MORE = "not told from in proportion", "less than in proportion", "more than in proportion"
 RISES, FLAT = "recall rises", "is not told from flat"
 LEAST_REMOVED = 0.05  # a method that removes fewer hallucinations at every strength has no slope
@@ -195,15 +197,15 @@ def _trades(sweep: Path, where: Where | None) -> list[Trade]:
 
 
 def _require_one_by_one(runs: pd.DataFrame) -> None:
-    """Raise `ConfigError` where runs of one world, method, strength and seed differ in something else."""
-    same = [WORLD, METHOD, STRENGTH, "seed"]
-    twice = runs[runs.duplicated(same, keep=False)]
-    if len(twice):
-        others = [key for key in swept_keys(twice) if key not in (WORLD, *STRENGTHS.values())]
-        raise ConfigError(
-            f"Runs of one world, method and strength differ in {listed(others)}: this figure compares methods at one "
-            f"value of each, as --where {others[0]}={spell_value(twice[others[0]].iloc[0])} chooses it."
-        )
+    """Raise `ConfigError` where runs of one world differ in more than method, strength and seed."""
+    for _, world in runs.groupby(WORLD):
+        twice = world[world.duplicated([METHOD, STRENGTH, "seed"], keep=False)]
+        others = [key for key in swept_keys(world) if key not in KEYS] or swept_keys(twice)
+        if others:
+            raise ConfigError(
+                f"Runs of one world differ in {listed(others)}, not in method, strength and seed alone: choose one value "
+                f"of each, as in --where {others[0]}={spell_value(world[others[0]].iloc[0])}."
+            )
 
 
 def _with_methods(runs: pd.DataFrame) -> pd.DataFrame:
