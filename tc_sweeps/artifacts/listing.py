@@ -108,7 +108,6 @@ def label_listing(
         none = data.ngrams_Gn[:0]
         truth = corpus.truth_ngrams(order)
         held_out = corpus.held_out_ngrams(order)
-        replaced = corpus.replaced
         labels = corpus.labelled_contexts(order)
         labelled = labels if isinstance(labels, Tensor) else none[:, :-1]
         everywhere = place[0]

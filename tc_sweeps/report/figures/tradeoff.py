@@ -203,8 +203,8 @@ def _require_one_by_one(runs: pd.DataFrame) -> None:
         others = [key for key in swept_keys(world) if key not in KEYS] or swept_keys(twice)
         if others:
             raise ConfigError(
-                f"Runs of one world differ in {listed(others)}, not in method, strength and seed alone: choose one value "
-                f"of each, as in --where {others[0]}={spell_value(world[others[0]].iloc[0])}."
+                f"Runs of one world differ in {listed(others)}, not in method, strength and seed alone: choose one "
+                f"value of each, as in --where {others[0]}={spell_value(world[others[0]].iloc[0])}."
             )
 
 
