@@ -65,6 +65,7 @@ def test_a_signal_is_recorded_and_does_not_look_like_success(
     assert status["state"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_says_how_to_go_on(shell: Path, command: Callable[..., subprocess.Popen[str]]) -> None:
     arguments = ["-m", "sweep=s", "seed=0,1", "training.steps=100000", "training.evaluations=1000", *SMALL]
     process = command(*arguments, "tracking.mode=none")

@@ -103,6 +103,7 @@ def test_a_full_disk_ends_a_sweep_with_its_status(launch: Launch, monkeypatch: p
     assert "To train the 2 runs missing:  tc-sweeps run -m sweep=s" in out
 
 
+@pytest.mark.slow
 def test_joblib_launches_the_same_runs(launch: Launch) -> None:
     arguments = ["-m", "sweep=s", "seed=0,1,2,3", *LOCAL]
     assert launch("run", *arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")[0] == 0

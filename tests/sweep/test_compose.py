@@ -127,6 +127,7 @@ CHOICES = [
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.one_of(CHOICES), max_size=6), st.integers(0, 1000))
+@pytest.mark.slow
 def test_any_job_is_what_hydra_composes_or_refused_with_it(
     loader: ConfigLoader, master: DictConfig, overrides: list[str], number: int
 ) -> None:

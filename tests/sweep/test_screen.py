@@ -78,6 +78,7 @@ def _drawn(command: list[str], folder: Path) -> tuple[list[str], str]:
     return [line.rstrip() for line in screen.display if line.strip()], written.decode()
 
 
+@pytest.mark.slow
 def test_log_lines_and_bars_of_two_workers_keep_apart(tmp_path: Path) -> None:
     sweep = [
         "sweep=s",

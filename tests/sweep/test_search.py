@@ -164,6 +164,7 @@ def test_what_makes_no_search_is_refused_before_anything_starts(
 # ------------------------------------------------------------------------------------------------------------ the total
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_to_the_total_and_no_further(launch: Command) -> None:  # noqa: F811
     search = [*SEARCH, RATES, LESS, "model.width=8,16"]
     code, out, err = launch(*search, "hydra.sweeper.trials=6", "hydra.sweeper.batch=4")
