@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tc_sweeps.artifacts.contexts import Contexts, CountedModel
 from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
 from tc_sweeps.artifacts.listing import Listing, Reading, label_listing, loss_listing
 from tc_sweeps.artifacts.mining import surest
-from tc_sweeps.artifacts.stream import Contexts, CountedModel, constants, count_above, stream
+from tc_sweeps.artifacts.stream import constants, count_above, stream
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import loss_floor, trained_tensors
 

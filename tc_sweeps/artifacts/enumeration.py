@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tc_sweeps.artifacts.contexts import Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.counter import in_float64
-from tc_sweeps.artifacts.stream import Contexts, CountedModel, Operand, chunks, screened_logits
+from tc_sweeps.artifacts.stream import Operand, screened_logits
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 

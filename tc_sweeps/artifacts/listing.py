@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from tc_sweeps.artifacts.stream import CountedModel, chunks
+from tc_sweeps.artifacts.contexts import CountedModel, chunks
 from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.corpus.corpus import truncated
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows

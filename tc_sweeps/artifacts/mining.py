@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.stream import Contexts, CountedModel
+from tc_sweeps.artifacts.contexts import Contexts, CountedModel
 
 __all__ = ["surest"]
 

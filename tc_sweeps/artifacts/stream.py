@@ -1,159 +1,29 @@
 """The stream over all contexts: how many n-grams a model holds above thresholds, exactly, in bounded memory.
 
-Contexts are a Cartesian product of tokens per place, visited in blocks of that product, whose parts share work; V^n is
-never in memory. Entries are compared in float32, with a bound on the error of each row; rows in doubt are put aside and
-decided in float64, so that the totals equal a float64 brute force.
+V^n is never in memory. Entries are compared in float32, with a bound on the error of each row; rows in doubt are put
+aside and decided in float64, so that the totals equal a float64 brute force.
 
-Letters: `M` member, `P` head of a context (all its tokens but the last), `S` token at a place, `C` context of a block,
-`B` place in the buffer of doubtful rows, `T` threshold, `n` order, `D` width, `V` vocabulary, `U` the vocabulary and
-the unsupported token, where a model has one: it takes part in sums, and nothing of it is an artifact.
+Letters: `M` member, `C` context of a block, `B` place in the buffer of doubtful rows, `T` threshold, `n` order, `D`
+width, `V` vocabulary, `U` the vocabulary and the unsupported token, where a model has one: it takes part in sums, and
+nothing of it is an artifact.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
 from tc_sweeps.corpus.randomness import judged
 
-__all__ = [
-    "Block",
-    "Contexts",
-    "CountedModel",
-    "Operand",
-    "Totals",
-    "chunks",
-    "constants",
-    "count_above",
-    "screened_logits",
-    "stream",
-]
+__all__ = ["Operand", "Totals", "constants", "count_above", "screened_logits", "stream"]
 
 _UNIT = 2.0**-24  # the unit roundoff of float32
-# Entries of a block, per member, at least and at most. On a CPU: what stays in the cache and needs no new pages of
-# memory for a few members, and enough work per member for many. On CUDA: what fills the device.
-_ENTRIES = {"cpu": (1 << 18, 1 << 19, 1 << 21), "cuda": (1 << 26, 1 << 26, 1 << 26)}
-
-
-class CountedModel(Protocol):
-    """What can be counted: a stack whose logits are a product of a hidden state and a matrix."""
-
-    vocab_size: int
-
-    @property
-    def num_members(self) -> int:
-        """The number M of models."""
-        ...
-
-    def last_hidden(self, contexts_MCm: Tensor) -> Tensor:
-        """Return the hidden states at contexts, [M, C, D]."""
-        ...
-
-    def product_hidden(self, contexts_MPm: Tensor, token_MS: Tensor) -> Tensor:
-        """Return the hidden states at every context followed by every token, [M, P, S, D]."""
-        ...
-
-    def unembedding_matrix(self) -> Tensor:
-        """Return the matrix from hidden states to logits, [M, D, U]: the vocabulary, then any unsupported token."""
-        ...
-
-
-def chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of consecutive pieces of `0..total-1`, none longer than `size` and all about as long."""
-    pieces = -(-total // size)
-    for piece in range(pieces):
-        yield piece * total // pieces, (piece + 1) * total // pieces
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Some heads of contexts times some last tokens: the contexts `C` in the order (head, last token)."""
-
-    head_MPm: Tensor
-    last_MS: Tensor
-    number_C: Tensor
-    valid_MC: Tensor  # False where a member has fewer contexts than others
-
-    def hidden(self, model: CountedModel) -> Tensor:
-        """Return the hidden states at the contexts of the block, [M, C, D]."""
-        return model.product_hidden(self.head_MPm, self.last_MS).flatten(1, 2)
-
-    def judged(self, seed_M: Tensor) -> Tensor:
-        """Return whether the contexts of the block belong to the judge's half, [M, C]."""
-        return judged(seed_M[:, None, None], self.head_MPm[:, :, None], self.last_MS[:, None]).flatten(1)
-
-
-class Contexts:
-    """The considered contexts of every member: the product of the tokens at each place, numbered in mixed radix.
-
-    Example: with tokens {0, 2} at the first place and {1, 3, 4} at the second, the contexts 0..5 are
-    (0 1), (0 3), (0 4), (2 1), (2 3), (2 4). The radix of the last place is the same for all members, so that the
-    contexts of a stack are one grid of heads (all tokens but the last) and last tokens; members with fewer are masked.
-    """
-
-    def __init__(self, places: Sequence[list[Tensor]], device: torch.device) -> None:
-        """`places`: per member and place the tokens considered there, as `Corpus.places` gives them."""
-        sizes = [[len(tokens) for tokens in member] for member in places]
-        self.totals = [math.prod(member) for member in sizes]
-        self.total = max(self.totals)
-        self.total_M = torch.tensor(self.totals, device=device)
-        self.places = len(places[0])
-        table = torch.zeros(len(places), self.places, max(map(max, sizes)), dtype=torch.int64)
-        for m, member in enumerate(places):
-            for place, tokens in enumerate(member):
-                table[m, place, : len(tokens)] = tokens
-        self._table_MnS = table.to(device)
-        self._size_Mn = torch.tensor(sizes, device=device)
-        self._lasts = max(member[-1] for member in sizes)
-        heads = [math.prod(member[:-1]) for member in sizes]
-        self._heads = max(heads)
-        self._heads_M = torch.tensor(heads, device=device)
-
-    def decode(self, number_MC: Tensor) -> Tensor:
-        """Return the contexts with the given numbers, [M, C, n-1]."""
-        last_MC = self._table_MnS[:, -1].gather(1, number_MC % self._lasts)
-        return torch.cat([self._heads_of(number_MC // self._lasts), last_MC[..., None]], dim=-1)
-
-    def _heads_of(self, rest_MP: Tensor) -> Tensor:
-        head_MPm = rest_MP[..., None][..., :0]
-        for place in reversed(range(self.places - 1)):
-            size_M1 = self._size_Mn[:, place, None]
-            token_MP = self._table_MnS[:, place].gather(1, rest_MP % size_M1)
-            head_MPm = torch.cat([token_MP[..., None], head_MPm], dim=-1)
-            rest_MP = rest_MP // size_M1
-        return head_MPm
-
-    def blocks(self, rows_at_once: int) -> Iterator[Block]:
-        """Yield all contexts, about `rows_at_once` or fewer at a time, with as many heads as last tokens if it can be.
-
-        What is computed once for a head serves all its last tokens and the other way round.
-        """
-        device = self.total_M.device
-        lasts = min(self._lasts, max(math.isqrt(rows_at_once), rows_at_once // self._heads))
-        for begin, end in chunks(self._heads, rows_at_once // lasts):
-            head_P = torch.arange(begin, end, device=device)
-            head_MPm = self._heads_of(head_P.expand(len(self.total_M), -1))
-            for first, beyond in chunks(self._lasts, lasts):
-                last_S = torch.arange(first, beyond, device=device)
-                valid_MPS = (head_P < self._heads_M[:, None])[..., None] & (last_S < self._size_Mn[:, -1:])[:, None]
-                number_PS = head_P[:, None] * self._lasts + last_S
-                last_MS = self._table_MnS[:, -1, first:beyond]
-                yield Block(head_MPm, last_MS, number_PS.flatten(), valid_MPS.flatten(1))
-
-    def rows_at_once(self, model: CountedModel, memory_bytes: int) -> int:
-        """Return how many contexts a block may have: within the memory, and within what the device likes."""
-        M, D, U = model.unembedding_matrix().shape
-        # Per row: logits and probabilities in float32; about ten float64 vectors of the width per token.
-        row_bytes = M * (U * (4 + 4 + 1) + D * 8 * 10 * (self.places + 1))
-        each, least, most = _ENTRIES.get(self.total_M.device.type, _ENTRIES["cuda"])
-        liked = min(max(least, M * each), most) // (M * U)
-        return max(1, min(liked, memory_bytes // row_bytes))
 
 
 @dataclass(frozen=True, eq=False)

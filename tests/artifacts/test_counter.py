@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tc_sweeps.artifacts import METRICS, Counter, count_artifacts
+from tc_sweeps.artifacts.contexts import Contexts
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
-from tc_sweeps.artifacts.stream import Contexts, Operand, screened_logits, stream
+from tc_sweeps.artifacts.stream import Operand, screened_logits, stream
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import ToyTransformer
