@@ -4,7 +4,8 @@ Contexts are a Cartesian product of tokens per place, visited in blocks of that 
 never in memory.
 
 Letters: `M` member, `P` head of a context (all its tokens but the last), `S` token at a place, `C` context of a block,
-`n` and `m` tokens of a context, `D` width, `U` the vocabulary and any unsupported token.
+`n` and `m` tokens of a context, `B` piece of the heads or of the last tokens, `D` width, `U` the vocabulary and any
+unsupported token.
 """
 
 from __future__ import annotations
@@ -83,13 +84,14 @@ class Contexts:
     """
 
     def __init__(self, places: Sequence[list[Tensor]], device: torch.device) -> None:
-        """`places`: per member and place the tokens considered there, as `Corpus.places` gives them."""
+        """`places`: per member and place the tokens considered there, increasing, as `Corpus.places` gives them."""
+        self._places = places
         sizes = [[len(tokens) for tokens in member] for member in places]
         self.totals = [math.prod(member) for member in sizes]
         self.total = max(self.totals)
         self.total_M = torch.tensor(self.totals, device=device)
-        self.places = len(places[0])
-        table = torch.zeros(len(places), self.places, max(map(max, sizes)), dtype=torch.int64)
+        length = len(places[0])
+        table = torch.zeros(len(places), length, max(map(max, sizes)), dtype=torch.int64)
         for m, member in enumerate(places):
             for place, tokens in enumerate(member):
                 table[m, place, : len(tokens)] = tokens
@@ -107,7 +109,7 @@ class Contexts:
 
     def _heads_of(self, rest_MP: Tensor) -> Tensor:
         head_MPm = rest_MP[..., None][..., :0]
-        for place in reversed(range(self.places - 1)):
+        for place in reversed(range(self._table_MnS.shape[1] - 1)):
             size_M1 = self._size_Mn[:, place, None]
             token_MP = self._table_MnS[:, place].gather(1, rest_MP % size_M1)
             head_MPm = torch.cat([token_MP[..., None], head_MPm], dim=-1)
@@ -120,22 +122,54 @@ class Contexts:
         What is computed once for a head serves all its last tokens and the other way round.
         """
         device = self.total_M.device
-        lasts = min(self._lasts, max(math.isqrt(rows_at_once), rows_at_once // self._heads))
-        for begin, end in chunks(self._heads, rows_at_once // lasts):
+        of_heads, of_lasts = self._grid(rows_at_once)
+        for begin, end in of_heads:
             head_P = torch.arange(begin, end, device=device)
             head_MPm = self._heads_of(head_P.expand(len(self.total_M), -1))
-            for first, beyond in chunks(self._lasts, lasts):
+            for first, beyond in of_lasts:
                 last_S = torch.arange(first, beyond, device=device)
                 valid_MPS = (head_P < self._heads_M[:, None])[..., None] & (last_S < self._size_Mn[:, -1:])[:, None]
                 number_PS = head_P[:, None] * self._lasts + last_S
                 last_MS = self._table_MnS[:, -1, first:beyond]
                 yield Block(head_MPm, last_MS, number_PS.flatten(), valid_MPS.flatten(1))
 
+    def locate(self, member: int, context_Cn: Tensor, rows_at_once: int) -> tuple[Tensor, Tensor]:
+        """Return where `blocks(rows_at_once)` has contexts of a member: which block, and which row of it, [C] each.
+
+        Raises ValueError where a context is not among those of the member.
+        """
+        index_Cn = torch.empty_like(context_Cn)
+        for place, tokens in enumerate(self._places[member]):
+            asked = context_Cn[:, place].contiguous()
+            index_Cn[:, place] = torch.searchsorted(tokens, asked).clamp_max(len(tokens) - 1)
+            if not torch.equal(tokens[index_Cn[:, place]], asked):
+                raise ValueError(f"A context holds a token that is not considered at place {place + 1}.")
+        head_C = torch.zeros(len(context_Cn), dtype=torch.int64)
+        for index_C, tokens in zip(index_Cn.T[:-1], self._places[member], strict=False):
+            head_C = head_C * len(tokens) + index_C
+        of_heads, of_lasts = self._grid(rows_at_once)
+        first_head_B, first_last_B = (torch.tensor([begin for begin, _ in part]) for part in (of_heads, of_lasts))
+        size_B = torch.tensor([beyond - first for first, beyond in of_lasts])
+        part_C = torch.searchsorted(first_head_B, head_C, right=True) - 1
+        last_part_C = torch.searchsorted(first_last_B, index_Cn[:, -1].contiguous(), right=True) - 1
+        row_C = (head_C - first_head_B[part_C]) * size_B[last_part_C] + index_Cn[:, -1] - first_last_B[last_part_C]
+        return part_C * len(of_lasts) + last_part_C, row_C
+
+    def num_blocks(self, rows_at_once: int) -> int:
+        """Return how many blocks `blocks(rows_at_once)` yields."""
+        of_heads, of_lasts = self._grid(rows_at_once)
+        return len(of_heads) * len(of_lasts)
+
+    def _grid(self, rows_at_once: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Return how the heads and the last tokens are cut, (begin, end) of each piece; every pair makes a block."""
+        lasts = min(self._lasts, max(math.isqrt(rows_at_once), rows_at_once // self._heads))
+        return list(chunks(self._heads, rows_at_once // lasts)), list(chunks(self._lasts, lasts))
+
     def rows_at_once(self, model: CountedModel, memory_bytes: int) -> int:
         """Return how many contexts a block may have: within the memory, and within what the device likes."""
         M, D, U = model.unembedding_matrix().shape
         # Per row: logits and probabilities in float32; about ten float64 vectors of the width per token.
-        row_bytes = M * (U * (4 + 4 + 1) + D * 8 * 10 * (self.places + 1))
+        row_bytes = M * (U * (4 + 4 + 1) + D * 8 * 10 * (self._table_MnS.shape[1] + 1))
         each, least, most = _ENTRIES.get(self.total_M.device.type, _ENTRIES["cuda"])
         liked = min(max(least, M * each), most) // (M * U)
         return max(1, min(liked, memory_bytes // row_bytes))

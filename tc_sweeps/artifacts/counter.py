@@ -1,9 +1,10 @@
 """Counts the artifacts of a stack of models exactly, and labels them where the world has a truth.
 
 Subtraction identity: artifacts = #{p > tau} over the considered contexts - #{distinct training n-grams with p > tau}.
-The first number comes from the stream over all contexts, the second and everything with a label from the listing.
+The first number comes from the stream over all contexts, the second from reading those of the data in float64, and
+labels from both.
 
-Letters: `M` member, `T` threshold, `C` listed context, `Q` listed n-gram, `V` vocabulary.
+Letters: `M` member, `T` threshold, `C` known context, `Q` known n-gram, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Literal, cast
 
 import numpy as np
@@ -20,9 +22,11 @@ from torch import Tensor, nn
 
 from tc_sweeps.artifacts.contexts import Contexts, CountedModel
 from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
-from tc_sweeps.artifacts.listing import Listing, Reading, label_listing, loss_listing
+from tc_sweeps.artifacts.labels import Labels, known
+from tc_sweeps.artifacts.listing import Listing, Reading, loss_listing
 from tc_sweeps.artifacts.mining import surest
 from tc_sweeps.artifacts.stream import constants, count_above, stream
+from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import loss_floor, trained_tensors
 
@@ -60,14 +64,14 @@ class Evaluated:
 
 
 class _Above:
-    """How many listed n-grams are above the threshold, of those with a flag."""
+    """How many n-grams are above the threshold, of those with a flag in the order of `Labels`."""
 
-    def __init__(self, reading: Reading, threshold: float) -> None:
-        self._above_MC, self.abstains_MC = reading.above_MC, reading.abstains_MC
-        self._is_above_MQ = reading.p_MQ > threshold
+    def __init__(self, reading: Reading, observed: Observed, threshold: float) -> None:
+        self._above_MC = torch.cat([reading.above_MC, observed.above_MC], dim=1)
+        self._is_above_MQ = torch.cat([reading.p_MQ > threshold, observed.is_above_MQ], dim=1)
 
     def contexts(self, flag_MC: Tensor) -> Tensor:
-        """Return how many n-grams of flagged contexts are above the threshold, listed or not, [M]."""
+        """Return how many n-grams of flagged contexts are above the threshold, known or not, [M]."""
         return torch.where(flag_MC, self._above_MC, 0).sum(1)
 
     def ngrams(self, flag_MQ: Tensor) -> Tensor:
@@ -81,9 +85,9 @@ class _Part:
 
     total_M: Tensor  # how many they are
     above_M: Tensor  # n-grams in them above the threshold
-    abstained_M: Tensor  # those of them with the unsupported token above it
-    context_MC: Tensor  # which of the listed contexts belong to it
-    ngram_MQ: Tensor  # which of the listed n-grams
+    abstained_M: Tensor  # the unseen ones of them with the unsupported token above it
+    context_MC: Tensor  # which of the known contexts belong to it
+    ngram_MQ: Tensor  # which of the known n-grams
 
 
 def in_float64(model: CountedModel) -> CountedModel:
@@ -156,7 +160,9 @@ class Counter:
         tensors = [{tensor.order: tensor for tensor in trained_tensors(corpus, positions)} for corpus in corpora]
         self._trained = {n: [member.get(n) for member in tensors] for n in sorted({n for t in tensors for n in t})}
         self._buffer = 32 + self.contexts.total // 1000  # rows of a member that may be in doubt
-        self._labels = label_listing(corpora, order, places, self._trained.get(order, [None] * len(corpora)), device)
+        of_order = self._trained.get(order, [None] * len(corpora))
+        self._known = [known(*of_member) for of_member in zip(corpora, repeat(order), places, of_order, strict=False)]
+        self._laid_out: tuple[int, Labels] | None = None
         self._positions = positions
         self._judge_seed_M = torch.tensor([corpus.judge_seed for corpus in corpora], device=device)
         self._closed_M = torch.tensor([isinstance(c.labelled_contexts(order), str) for c in corpora], device=device)
@@ -214,12 +220,13 @@ class Counter:
         See `surest`; J = `count`, or fewer where no member has as many contexts. `taught_MKm`: those that are taught,
         the first `length_M` of each member. No synchronisation.
         """
+        listing = self._labels(model).listing
         return surest(
             in_float64(model),
             self.contexts,
             count,
-            seen_MCn=self._labels.context_MCn,
-            is_seen_MC=self._labels.context_flag["seen"],
+            seen_MCn=listing.context_MCn,
+            is_seen_MC=listing.context_flag["seen"],
             taught_MKm=taught_MKm,
             length_M=length_M,
             judge_seed_M=self._judge_seed_M,
@@ -245,8 +252,15 @@ class Counter:
 
     # -------------------------------------------------------------------------------------------------- on the device
 
+    def _labels(self, model: CountedModel) -> Labels:
+        """Return what is known, laid out for the blocks in which a model is streamed."""
+        rows_at_once = self._rows(model)
+        if self._laid_out is None or self._laid_out[0] != rows_at_once:
+            self._laid_out = rows_at_once, Labels(self._known, self.contexts, rows_at_once)
+        return self._laid_out[1]
+
     def _read(self, model: CountedModel) -> Reading:
-        return self._labels.read(model, self.threshold, self._rows(model))
+        return self._labels(model).listing.read(model, self.threshold, self._rows(model))
 
     def _rows(self, model: CountedModel) -> int:
         return self.contexts.rows_at_once(model, self._memory_bytes)
@@ -274,7 +288,8 @@ class Counter:
         """Return every count, [M] or [M, T], on the device; exact for members that will be read."""
         survived = self._survival_thresholds(full=full_survival)
         streamed = np.unique([*survived, self.threshold])
-        totals = stream(
+        labels = self._labels(model)
+        totals, observed = stream(
             model,
             self.contexts,
             thresholds=streamed.tolist(),
@@ -284,12 +299,14 @@ class Counter:
             buffer=self._buffer,
             decided_M=read_M,
             judge_seed_M=self._judge_seed_M,
+            watched=labels.watched,
         )
-        context, ngram = self._labels.context_flag, self._labels.ngram_flag
-        train_p_MQ = torch.where(ngram["train"], reading.p_MQ, 0.0)
+        context, ngram = labels.context_flag, labels.ngram_flag
+        listed = labels.listing.context_flag
+        train_p_MQ = torch.where(labels.listing.ngram_flag["train"], reading.p_MQ, 0.0)
         trained_MT = count_above(train_p_MQ, constants(tuple(survived.tolist()), train_p_MQ.device))
         above_M = totals.above_MT[:, int(np.searchsorted(streamed, self.threshold))]
-        above = _Above(reading, self.threshold)
+        above = _Above(reading, observed, self.threshold)
         train_M = above.ngrams(ngram["train"])
         seen_M = above.contexts(context["seen"]) - train_M
         unseen_M = above_M - above.contexts(context["seen"])
@@ -302,39 +319,41 @@ class Counter:
             "artifacts/ceiling": self.most_tokens * self.contexts.total_M - train_M,
             "survival": totals.above_MT[:, np.searchsorted(streamed, survived)] - trained_MT,
             "doubtful": totals.doubtful_M,
-            "confident_unseen": totals.confident_M - ((reading.above_MC > 0) & context["seen"]).sum(1),
+            "confident_unseen": totals.confident_M - ((reading.above_MC > 0) & listed["seen"]).sum(1),
         }
         held_out_MQ = ngram["held_out"]
+        log_p_MQ = torch.cat([reading.log_p_MQ, observed.log_p_MQ], dim=1)
+        is_top_MQ = torch.cat([reading.is_top_MQ, observed.is_top_MQ], dim=1)
         values |= {
-            "held_out_loss": -_sum_in_order(torch.where(held_out_MQ, reading.log_p_MQ, 0.0)),
+            "held_out_loss": -torch.where(held_out_MQ, log_p_MQ, 0.0).sum(1),
             "restored": above.ngrams(ngram["replaced"] & ~ngram["train"]),
-            "held_out_top": (reading.is_top_MQ & held_out_MQ).sum(1),
+            "held_out_top": (is_top_MQ & held_out_MQ).sum(1),
         }
         everywhere = _Part(
             total_M=self.contexts.total_M,
             above_M=above_M,
-            abstained_M=totals.abstained_M,
+            abstained_M=totals.abstained_M - (reading.abstains_MC & listed["seen"]).sum(1),
             context_MC=torch.ones_like(context["judged"]),
             ngram_MQ=torch.ones_like(ngram["in_judged"]),
         )
         judged = _Part(
             total_M=totals.judged_M,
             above_M=totals.judged_above_M,
-            abstained_M=totals.judged_abstained_M,
+            abstained_M=totals.judged_abstained_M - (reading.abstains_MC & listed["seen"] & listed["judged"]).sum(1),
             context_MC=context["judged"],
             ngram_MQ=ngram["in_judged"],
         )
-        judge = {f"judge/{name}": value for name, value in self._labelled(above, judged).items()}
-        return values | self._labelled(above, everywhere) | judge
+        judge = {f"judge/{name}": value for name, value in self._labelled(labels, above, judged).items()}
+        return values | self._labelled(labels, above, everywhere) | judge
 
-    def _labelled(self, above: _Above, part: _Part) -> Values:
+    def _labelled(self, labels: Labels, above: _Above, part: _Part) -> Values:
         """Return what the artifacts in a part of the contexts are: generalizations, hallucinations, abstentions.
 
         In labelled contexts: hallucinations = #{p > tau} - #{n-grams of W or D^n with p > tau}; a training n-gram is
         never an artifact, also where noise has put it outside W.
         """
-        context = {name: flag_MC & part.context_MC for name, flag_MC in self._labels.context_flag.items()}
-        ngram = {name: flag_MQ & part.ngram_MQ for name, flag_MQ in self._labels.ngram_flag.items() if name != "weight"}
+        context = {name: flag_MC & part.context_MC for name, flag_MC in labels.context_flag.items()}
+        ngram = {name: flag_MQ & part.ngram_MQ for name, flag_MQ in labels.ngram_flag.items()}
         novel_MQ = ngram["true"] & ~ngram["train"]
         known_MQ = ngram["true"] | ngram["train"]
         listed_M = above.contexts(context["labelled"]) - above.ngrams(known_MQ & ngram["in_labelled"])
@@ -351,7 +370,7 @@ class Counter:
             "hallucinations_blank": torch.where(self._closed_M, everywhere_blank_M, listed_blank_M),
             "contexts_blank": torch.where(self._closed_M, unseen_M, blank_MC.sum(1)),
             "contexts_unseen": unseen_M,
-            "abstained": part.abstained_M - (above.abstains_MC & context["seen"]).sum(1),
+            "abstained": part.abstained_M,
             "held_out": ngram["held_out"].sum(1),
             "held_out_above": above.ngrams(ngram["held_out"]),
         }
@@ -370,11 +389,12 @@ class Counter:
 
     def _losses_of(self, model: CountedModel, reading: Reading) -> Values:
         """Return the loss over the trained positions, equation (2), and the accuracy."""
-        loss_M = -_sum_in_order(self._labels.ngram_flag["weight"] * reading.log_p_MQ)
+        flag = self._labels(model).listing.ngram_flag
+        loss_M = -_sum_in_order(flag["weight"] * reading.log_p_MQ)
         for listing in self._losses:
             log_p_MQ = listing.read(model, self.threshold, self._rows(model)).log_p_MQ
             loss_M -= _sum_in_order(listing.ngram_flag["weight"] * log_p_MQ)
-        train_MQ = self._labels.ngram_flag["train"]
+        train_MQ = flag["train"]
         return {
             "train/loss": loss_M,
             "train/excess_loss": loss_M - self._floor_M,
@@ -389,6 +409,9 @@ class Counter:
 
         def ratio(part: float, whole: float) -> float | None:
             return part / whole if whole else None
+
+        # Summed in float32 here and there, and told as such: further digits would depend on the blocks of the stream.
+        test_loss = ratio(v["held_out_loss"], v["held_out"])
 
         def labelled(prefix: str) -> Row:
             def of(name: str) -> float:
@@ -424,7 +447,7 @@ class Counter:
             | labelled("")
             | labelled("judge/")
             | {
-                "test/loss": ratio(v["held_out_loss"], v["held_out"]),
+                "test/loss": None if test_loss is None else float(np.float32(test_loss)),
                 "test/accuracy": ratio(v["held_out_top"], v["held_out"]),
                 "artifacts/labelled_share": ratio(right_or_wrong, v["artifacts/count"]),
                 "generalization/attainable_recall": self._attainable[member],

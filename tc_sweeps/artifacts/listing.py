@@ -1,7 +1,4 @@
-"""The contexts that are known by name: training, true, held-out, labelled and diagonal ones, read in float64.
-
-Everything that needs to know which n-gram it looks at is read here, exactly; the stream over all contexts
-(`tc_sweeps.artifacts.stream`) then needs no membership test at all.
+"""Contexts and n-grams that are known by name, and how those that the data shows are read: one by one, in float64.
 
 Letters: `M` member, `C` listed context, `Q` listed n-gram, `n` order, `V` vocabulary, `U` the vocabulary and the
 unsupported token, where a model has one.
@@ -19,14 +16,32 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tc_sweeps.artifacts.contexts import CountedModel, chunks
 from tc_sweeps.corpus import Corpus, DataTensor
-from tc_sweeps.corpus.corpus import truncated
-from tc_sweeps.corpus.tensor import distinct_rows, find_rows
+from tc_sweeps.corpus.tensor import find_rows
 
-__all__ = ["Listing", "Reading", "label_listing", "loss_listing"]
+__all__ = ["Known", "Listing", "Reading", "loss_listing", "weights"]
 
 # Rows come in multiples of this: a product of matrices adds up its last odd rows in another order, and which rows these
 # are would depend on the stack that a member is in.
 _TILE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Contexts and n-grams of one member, with what is known of them."""
+
+    contexts_Cn: Tensor  # distinct
+    ngrams_Qn: Tensor
+    context_flag: dict[str, Tensor]  # [C] each
+    ngram_flag: dict[str, Tensor]  # [Q] each
+
+    def part(self, context_C: Tensor, ngram_Q: Tensor) -> Known:
+        """Return what is known of some of the contexts and n-grams, those of two masks."""
+        return Known(
+            self.contexts_Cn[context_C],
+            self.ngrams_Qn[ngram_Q],
+            {name: flag[context_C] for name, flag in self.context_flag.items()},
+            {name: flag[ngram_Q] for name, flag in self.ngram_flag.items()},
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,23 +58,19 @@ class Reading:
 class Listing:
     """Contexts and n-grams of every member, with flags; padding has every flag false and every weight zero."""
 
-    def __init__(
-        self,
-        contexts: Sequence[Tensor],  # per member [C, n-1], distinct
-        ngrams: Sequence[Tensor],  # per member [Q, n], their contexts among the listed ones
-        context_flags: Sequence[dict[str, Tensor]],
-        ngram_flags: Sequence[dict[str, Tensor]],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, of_members: Sequence[Known], device: torch.device) -> None:
+        """The contexts of all n-grams must be among those listed."""
+
         def padded(rows: Sequence[Tensor]) -> Tensor:
             table = pad_sequence(list(rows), batch_first=True)
             return F.pad(table, (0, 0) * (table.dim() - 2) + (0, -table.shape[1] % _TILE)).to(device)
 
-        self.context_MCn = padded(contexts)
-        self.place_MQ = padded([find_rows(q[:, :-1], c) for q, c in zip(ngrams, contexts, strict=True)])
-        self.token_MQ = padded([q[:, -1] for q in ngrams])
-        self.context_flag = {name: padded([flags[name] for flags in context_flags]) for name in context_flags[0]}
-        self.ngram_flag = {name: padded([flags[name] for flags in ngram_flags]) for name in ngram_flags[0]}
+        first = of_members[0]
+        self.context_MCn = padded([known.contexts_Cn for known in of_members])
+        self.place_MQ = padded([find_rows(known.ngrams_Qn[:, :-1], known.contexts_Cn) for known in of_members])
+        self.token_MQ = padded([known.ngrams_Qn[:, -1] for known in of_members])
+        self.context_flag = {n: padded([known.context_flag[n] for known in of_members]) for n in first.context_flag}
+        self.ngram_flag = {n: padded([known.ngram_flag[n] for known in of_members]) for n in first.ngram_flag}
 
     def read(self, model: CountedModel, threshold: float, rows_at_once: int) -> Reading:
         """Return what a float64 model says; no synchronisation.
@@ -89,59 +100,6 @@ class Listing:
         return Reading(p_MQ, log_p_MQ, is_top_MQ, torch.cat(above, dim=1), torch.cat(abstains, dim=1))
 
 
-def label_listing(
-    corpora: Sequence[Corpus],
-    order: int,
-    places: Sequence[list[Tensor]],
-    trained: Sequence[DataTensor | None],
-    device: torch.device,
-) -> Listing:
-    """Return the listing that labels artifacts of an order, and knows what its n-grams weigh in the loss.
-
-    Context flags: `considered`, `seen`, `diagonal`, `labelled` (unless all are), `judged`. N-gram flags: `train`,
-    `true`, `held_out`, `replaced` (by noise), and those of their contexts as `in_considered`, `in_seen` and so on; and
-    `weight`, as in `loss_listing`.
-    """
-    contexts, ngrams, context_flags, ngram_flags = [], [], [], []
-    for corpus, place, tensor in zip(corpora, places, trained, strict=True):
-        data = corpus.tensor(order)
-        none = data.ngrams_Gn[:0]
-        truth = corpus.truth_ngrams(order)
-        held_out = corpus.held_out_ngrams(order)
-        labels = corpus.labelled_contexts(order)
-        labelled = labels if isinstance(labels, Tensor) else none[:, :-1]
-        everywhere = place[0]
-        for tokens in place[1:]:
-            everywhere = everywhere[torch.isin(everywhere, tokens)]
-        diagonal = everywhere[:, None].expand(-1, order - 1) if order > 2 else none[:, :-1]
-        known = distinct_rows(torch.cat([part for part in (data.ngrams_Gn, truth, held_out) if part is not None]))[0]
-        listed = distinct_rows(torch.cat([data.contexts_Cn, known[:, :-1], labelled, diagonal]))[0]
-        of_context = {
-            "considered": torch.stack([torch.isin(listed[:, i], place[i]) for i in range(order - 1)]).all(0),
-            "seen": find_rows(listed, data.contexts_Cn) >= 0,
-            "diagonal": find_rows(listed, diagonal) >= 0,
-            "labelled": find_rows(listed, labelled) >= 0,
-            "judged": corpus.judged(listed),
-        }
-        of_context["labelled"] &= of_context["considered"]  # an artifact is counted in considered contexts only
-        in_place = find_rows(known[:, :-1], listed)
-        contexts.append(listed)
-        ngrams.append(known)
-        context_flags.append(of_context)
-        ngram_flags.append(
-            {
-                "train": find_rows(known, data.ngrams_Gn) >= 0,
-                "true": find_rows(known, none if truth is None else truth) >= 0,
-                "held_out": find_rows(known, none if held_out is None else held_out) >= 0,
-                "replaced": find_rows(known, none if corpus.replaced is None else truncated(corpus.replaced, order))
-                >= 0,
-                "weight": _weights(known, tensor, corpus),
-            }
-            | {f"in_{name}": flag[in_place] for name, flag in of_context.items()}
-        )
-    return Listing(contexts, ngrams, context_flags, ngram_flags, device)
-
-
 def loss_listing(
     corpora: Sequence[Corpus], order: int, trained: Sequence[DataTensor | None], device: torch.device
 ) -> Listing:
@@ -150,13 +108,14 @@ def loss_listing(
     A member that trains nothing of this order has None: it lists one n-gram that weighs nothing.
     """
     nothing = torch.zeros(1, order, dtype=torch.int64)
-    ngrams = [nothing if t is None else t.ngrams_Gn for t in trained]
-    contexts = [nothing[:, :-1] if t is None else t.contexts_Cn for t in trained]
-    weights = [_weights(*of_member) for of_member in zip(ngrams, trained, corpora, strict=True)]
-    return Listing(contexts, ngrams, [{} for _ in trained], [{"weight": weight} for weight in weights], device)
+    of_members = []
+    for corpus, tensor in zip(corpora, trained, strict=True):
+        ngrams, contexts = (nothing, nothing[:, :-1]) if tensor is None else (tensor.ngrams_Gn, tensor.contexts_Cn)
+        of_members.append(Known(contexts, ngrams, {}, {"weight": weights(ngrams, tensor, corpus)}))
+    return Listing(of_members, device)
 
 
-def _weights(ngrams_Qn: Tensor, trained: DataTensor | None, corpus: Corpus) -> Tensor:
+def weights(ngrams_Qn: Tensor, trained: DataTensor | None, corpus: Corpus) -> Tensor:
     """Return what each n-gram weighs in loss (2): how often it is trained per sentence, [Q] in float64."""
     if trained is None:
         return torch.zeros(len(ngrams_Qn), dtype=torch.float64)

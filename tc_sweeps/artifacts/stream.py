@@ -5,7 +5,7 @@ aside and decided in float64, so that the totals equal a float64 brute force.
 
 Letters: `M` member, `C` context of a block, `B` place in the buffer of doubtful rows, `T` threshold, `n` order, `D`
 width, `V` vocabulary, `U` the vocabulary and the unsupported token, where a model has one: it takes part in sums, and
-nothing of it is an artifact.
+nothing of it is an artifact; `Q` watched n-gram.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
+from tc_sweeps.artifacts.watching import Observed, Spot, Watched
 from tc_sweeps.corpus.randomness import judged
 
 __all__ = ["Operand", "Totals", "constants", "count_above", "screened_logits", "stream"]
@@ -50,7 +51,8 @@ def stream(
     buffer: int,
     decided_M: Tensor,
     judge_seed_M: Tensor,
-) -> Totals:
+    watched: Watched,
+) -> tuple[Totals, Observed]:
     """Return how many n-grams over the considered contexts have a probability strictly above each threshold.
 
     `thresholds` increase, and `threshold` is one of them. `model` holds the weights in float64. `exact`: the thresholds
@@ -58,9 +60,10 @@ def stream(
     `threshold` is always exact. Of members that are not in `decided_M`, [M], rows in doubt are left out. Thresholds of
     at least 1/2 only need the greatest probability of a row, lower ones every entry.
 
-    `judge_seed_M`: which contexts are the judge's, as in `judged`.
+    `judge_seed_M`: which contexts are the judge's, as in `judged`. `watched`: contexts and n-grams that are told apart,
+    laid out for `rows_at_once`.
 
-    The totals are right only where `doubtful_M` is at most `buffer`; no synchronisation.
+    What is returned is right only where `doubtful_M` is at most `buffer`; no synchronisation.
     """
     M, device = model.num_members, contexts.total_M.device
     matrix_MDU = model.unembedding_matrix()
@@ -77,9 +80,12 @@ def stream(
         5, M, dtype=torch.int64, device=device
     )
     aside_MB = torch.zeros(M, buffer + 1, dtype=torch.int64, device=device)  # the last place is for what is not kept
+    observed = Observed.of(watched, buffer)
 
-    for block in contexts.blocks(rows_at_once):
-        top_MC, entries_MCT, unsupported_MC, sure_MC = _screened(block, model, operand, low, sharp, threshold, deepest)
+    for block, spot in zip(contexts.blocks(rows_at_once), watched.spots(), strict=True):
+        top_MC, entries_MCT, unsupported_MC, sure_MC = _screened(
+            block, model, operand, low, sharp, threshold, deepest, spot, observed
+        )
         doubt_MC = block.valid_MC & ~sure_MC & decided_M[:, None]
         counted_MC = block.valid_MC & sure_MC
         rows_MT += count_above(torch.where(counted_MC, top_MC, 0.0), threshold_T)
@@ -96,22 +102,26 @@ def stream(
         slot_MC = torch.where(doubt_MC & (rank_MC < buffer), rank_MC, buffer)
         aside_MB.scatter_(1, slot_MC, block.number_C.expand(M, -1))
         doubtful_M += doubt_MC.sum(1)
+        observed.mark(spot, above_MC, slot_MC)
 
     for begin, end in chunks(buffer, max(1, rows_at_once // 4)):
         context_MBn = contexts.decode(aside_MB[:, begin:end])
-        probability_MBU = torch.softmax(model.last_hidden(context_MBn) @ matrix_MDU, dim=-1)
+        logits_MBU = model.last_hidden(context_MBn) @ matrix_MDU
+        probability_MBU = torch.softmax(logits_MBU, dim=-1)
         probability_MBV = probability_MBU[..., : model.vocab_size]
         kept_MB = torch.arange(begin, end, device=device) < doubtful_M[:, None]
         is_judged_MB = kept_MB & judged(judge_seed_M[:, None], context_MBn[..., :-1], context_MBn[..., -1])
         rows_MT += count_above(torch.where(kept_MB, probability_MBV.amax(-1), 0.0), threshold_T)
         for place, t in enumerate(low):
             low_MT[:, place] += ((probability_MBV > t).sum(-1) * kept_MB).sum(1)
-        judged_above_M += ((probability_MBV > threshold).sum(-1) * is_judged_MB).sum(1)
+        above_MB = (probability_MBV > threshold).sum(-1)
+        judged_above_M += (above_MB * is_judged_MB).sum(1)
         abstains_MB = (probability_MBU[..., model.vocab_size :] > threshold).any(-1)
         abstained_M += (abstains_MB & kept_MB).sum(1)
         judged_abstained_M += (abstains_MB & is_judged_MB).sum(1)
+        observed.decide(begin, above_MB, logits_MBU, probability_MBU, threshold)
     above_MT = torch.cat([low_MT, rows_MT[:, len(low) :]], dim=1)
-    return Totals(
+    totals = Totals(
         above_MT=above_MT,
         confident_M=rows_MT[:, thresholds.index(threshold)],
         abstained_M=abstained_M,
@@ -120,6 +130,7 @@ def stream(
         judged_abstained_M=judged_abstained_M,
         doubtful_M=doubtful_M,
     )
+    return totals, observed
 
 
 def _screened(
@@ -130,17 +141,22 @@ def _screened(
     sharp: set[float],
     threshold: float,
     deepest: float,
+    spot: Spot,
+    observed: Observed,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Return what float32 says about the contexts of a block.
 
     That is the greatest probability of each, [M, C]; how many of its tokens are above each of the `low` thresholds,
     [M, C, T]; the probability of the unsupported token, [M, C], where there is one; and whether this is beyond doubt at
-    all `sharp` thresholds, for the unsupported token at the `threshold` of interest, [M, C]. (A function of its own:
-    the large tensors of one block are gone before the next one begins, and its memory is taken again.)
+    all `sharp` thresholds, for the unsupported token at the `threshold` of interest, [M, C]. What it says of n-grams
+    that are watched in this block is written into `observed`. (A function of its own: the large tensors of one block
+    are gone before the next one begins, and its memory is taken again.)
     """
     logits_MCU, error_MC = screened_logits(block.hidden(model), operand, deepest)
     # In place, since memory costs time: e^(l - max), 1 for the top token, whose probability is 1 / sum.
-    share_MCU = logits_MCU.sub_(logits_MCU.amax(-1, keepdim=True)).exp_()
+    below_MCU = logits_MCU.sub_(logits_MCU.amax(-1, keepdim=True))
+    below_MQ = below_MCU.flatten(1).gather(1, spot.row_MQ * below_MCU.shape[-1] + spot.token_MQ)
+    share_MCU = below_MCU.exp_()
     sum_MC = share_MCU.sum(-1)
     share_MCV = share_MCU[..., : model.vocab_size]
     has_unsupported = share_MCU.shape[-1] > model.vocab_size
@@ -162,6 +178,14 @@ def _screened(
         if t in sharp:
             surely_MC = _entries_above(share_MCV, bar_MC * error_MC.exp(), scratch_MCV)
             sure_MC &= surely_MC == _entries_above(share_MCV, bar_MC * (-error_MC).exp(), scratch_MCV)
+    if below_MQ.shape[1]:
+        log_sum_MC = sum_MC.log()
+        log_p_MQ = below_MQ - log_sum_MC.gather(1, spot.row_MQ)
+        observed.write(spot, log_p_MQ, log_p_MQ > math.log(threshold), below_MQ == 0)
+        # Is the token of a ranked n-gram the most probable one? Surely not, or some token surely has more than half.
+        near_MQ = spot.ranked_MQ & (below_MQ >= -error_MC.gather(1, spot.row_MQ))
+        is_near_MC = torch.zeros_like(sum_MC).scatter_add_(1, spot.row_MQ, near_MQ.float()) > 0
+        sure_MC &= ~(is_near_MC & (log_sum_MC >= math.log(2) - error_MC))
     return top_MC, entries_MCT, unsupported_MC, sure_MC
 
 
