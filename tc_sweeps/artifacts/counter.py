@@ -28,6 +28,7 @@ from tc_sweeps.artifacts.mining import surest
 from tc_sweeps.artifacts.stream import constants, count_above, stream
 from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.corpus import Corpus
+from tc_sweeps.corpus.tensor import distinct_rows
 from tc_sweeps.model import loss_floor, trained_tensors
 
 __all__ = ["ArtifactCounts", "Counter", "Evaluated", "Row", "count_artifacts", "in_float64"]
@@ -461,7 +462,7 @@ class Counter:
         held_out = corpus.held_out_ngrams(self.order)
         if held_out is None or len(held_out) == 0:
             return None
-        _, answers = torch.unique(held_out[:, :-1], dim=0, return_counts=True)
+        _, _, answers = distinct_rows(held_out[:, :-1])
         return int(answers.clamp_max(self.most_tokens).sum()) / len(held_out)
 
 
