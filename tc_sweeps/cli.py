@@ -1,4 +1,4 @@
-"""The verbs: run, plan, status, table, figure, artifacts. Nothing here imports torch before a run starts."""
+"""The verbs: run, plan, status, table, figure, artifacts, cancel. Nothing here imports torch before a run starts."""
 
 from __future__ import annotations
 
@@ -211,10 +211,23 @@ def _close(launch: str) -> None:
 
 def status(arguments: argparse.Namespace) -> None:
     """Print where a sweep stands, or all of them in one line each."""
-    from tc_sweeps.report import all_sweeps, sweep_status
+    from tc_sweeps.report import all_sweeps, find_sweep, sweep_status
 
     every = arguments.all
     print(sweep_status(arguments.sweep, every=every) if arguments.sweep else all_sweeps(every=every))
+    if arguments.sweep and (folder := find_sweep(arguments.sweep)).submissions():
+        from tc_sweeps.sweep.cluster import standings
+
+        print("".join(f"\n{line}" for line in standings(folder)), end="")
+
+
+def cancel(arguments: argparse.Namespace) -> None:
+    """End what a scheduler has of a sweep."""
+    from tc_sweeps.report import find_sweep
+    from tc_sweeps.sweep.cluster import cancel
+
+    lines = cancel(find_sweep(arguments.sweep))
+    print("\n".join(lines) or "No scheduler has anything left of this sweep.")
 
 
 def table(arguments: argparse.Namespace) -> None:
@@ -288,6 +301,8 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--y", metavar="METRIC", help="a metric or a fact")
     drawn.add_argument("--by", metavar="KEY", help="one line for each value of this key; a second axis has its own")
     drawn.set_defaults(function=figure)
+    ended = verbs.add_parser("cancel", parents=[sweep], help="end what a scheduler has of a sweep; its runs stay")
+    ended.set_defaults(function=cancel)
     listed = verbs.add_parser(
         "artifacts",
         help="print what a run is most confident of that its data do not hold",

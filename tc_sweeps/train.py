@@ -53,6 +53,7 @@ def train(
     job_type: str = "run",
     worker: Worker | None = None,
     progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Result]:
     """Train runs that agree in `stack_key` as a stack, each from its checkpoint if it has one.
 
@@ -61,7 +62,8 @@ def train(
     error of the system (a full disk) and a want of memory leave the others to be continued by the next call, any other
     exception marks them as failed; all of these are raised on. `worker`: who holds the leases of the runs; a member
     whose lease is lost is not published any more. `progress` is told the member-steps made since it was last told,
-    those that are left, and how many runs go on.
+    those that are left, and how many runs go on. `stop` is asked at evaluations: once it says so, a checkpoint is
+    written and KeyboardInterrupt raised.
     """
     folders = [job.folder for job in jobs]
     try:
@@ -86,7 +88,7 @@ def train(
             for stack in [[member for member in members if member.step == step] for step in steps]:
                 state, clock = _saved_state(stack), _Clock(stack)
                 while stack:
-                    stack, state = _fit(stack, state, clock, tell)
+                    stack, state = _fit(stack, state, clock, _Keeper(stack, tell, stop))
     except (KeyboardInterrupt, SystemExit) as interrupt:  # Lightning turns both signals into a SystemExit
         signal.signal(signal.SIGINT, signal.default_int_handler)  # and ignores any further Ctrl-C
         _end(folders, worker, "interrupted", "interrupted by a signal; the same command continues it")
@@ -143,7 +145,7 @@ def _end(folders: Sequence[RunFolder], worker: Worker | None, state: str, reason
 
 
 def _fit(
-    members: Sequence[_Member], state: State | None, clock: _Clock, tell: Callable[[int], None]
+    members: Sequence[_Member], state: State | None, clock: _Clock, keeper: _Keeper
 ) -> tuple[list[_Member], State]:
     """Train members until all are done, or half of them; return those that are not, with the state they go on from."""
     configs, corpora = [m.config for m in members], [m.corpus for m in members]
@@ -170,7 +172,6 @@ def _fit(
         )
     for place, member in enumerate(members):
         member.join(model, counter, place)
-    keeper = _Keeper(members, tell)
 
     def publish(evaluation: Evaluation) -> None:
         members[evaluation.member].publish(evaluation, clock.seconds_at(evaluation.step))
@@ -184,8 +185,8 @@ def _fit(
 class _Keeper(pl.Callback):
     """Tells the progress, saves checkpoints, ends a stack of which half have ended; all after evaluations."""
 
-    def __init__(self, members: Sequence[_Member], tell: Callable[[int], None]) -> None:
-        self._members, self._tell = members, tell
+    def __init__(self, members: Sequence[_Member], tell: Callable[[int], None], stop: Callable[[], bool]) -> None:
+        self._members, self._tell, self._stop = members, tell, stop
         self._running = len(members)
         # Of no other stack, ever: what stands in a checkpoint may be all that its runs have.
         self._name = secrets.token_hex(8)
@@ -201,9 +202,12 @@ class _Keeper(pl.Callback):
         # The rest of the steps in a stack of their own: cheap on a CPU, whereas a device may have to capture them anew.
         if not running or (pl_module.device.type == "cpu" and 2 * len(running) <= len(self._members)):
             trainer.should_stop = True
-        if running and time.monotonic() - self._saved >= running[0].config.training.checkpoint_seconds:
+        stops = self._stop()
+        if running and (stops or time.monotonic() - self._saved >= running[0].config.training.checkpoint_seconds):
             self._save(pl_module, running)
             self._saved = time.monotonic()
+        if running and stops:
+            raise KeyboardInterrupt
 
     def _save(self, module: StackModule, running: Sequence[_Member]) -> None:
         folders = [member.folder for member in running]

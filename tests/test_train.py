@@ -13,7 +13,7 @@ import tc_sweeps.train
 from tc_sweeps.config import Config, ConfigError, RunFailed, resolve
 from tc_sweeps.model import StackModule
 from tc_sweeps.store import Job, Worker
-from tc_sweeps.sweep.engine import Launch, _Sweep, train_sweeps
+from tc_sweeps.sweep.engine import Launch, LocalSweep, train_sweeps
 from tc_sweeps.train import train
 
 QUICK = {"steps": 40, "evaluations": 4}
@@ -199,7 +199,7 @@ def test_a_bug_in_a_worker_is_no_want_of_memory(tmp_path: Path, monkeypatch: pyt
     def wrong(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by accident")
 
-    monkeypatch.setattr(_Sweep, "work", wrong)
+    monkeypatch.setattr(LocalSweep, "work", wrong)
     runs = [config(seed) for seed in range(2)]
     with pytest.raises(RuntimeError, match="ZeroDivisionError: by accident"):
         train_sweeps(runs, Launch(workers=2), outputs=tmp_path)

@@ -51,6 +51,9 @@ def code_version() -> str:
     """
     here = Path(__file__).parents[2]
     installed = version("tc-sweeps")
+    snapshot = here / ".code_version"  # beside a copy of the package that work in a queue uses
+    if snapshot.exists():
+        return snapshot.read_text(encoding="utf-8")
     if not (here / ".git").exists():
         return installed
     git = ["git", "-C", str(here)]

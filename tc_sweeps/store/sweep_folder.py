@@ -73,6 +73,22 @@ class SweepFolder:
         found = sorted(path.parent.name for path in self.path.glob("*/config.yaml")) if every else []
         return [RunFolder(self.path / name) for name in dict.fromkeys([*planned, *found])]
 
+    # ---------------------------------------------------------------------------------------------------- submissions
+
+    @property
+    def jobs(self) -> Path:
+        """The folder of what was submitted to schedulers: records, logs, snapshots of the code."""
+        return self.path / ".jobs"
+
+    def add_submission(self, record: dict[str, Any]) -> None:
+        """Keep what was submitted: `executor` and `id`, and whatever else is known."""
+        replace_text(self.jobs / f"{record['executor']}-{record['id']}.json", json.dumps(record, indent=1))
+
+    def submissions(self) -> list[dict[str, Any]]:
+        """Return the records of what was submitted, in the order of time."""
+        records = [dict(json.loads(path.read_text(encoding="utf-8"))) for path in self.jobs.glob("*-*.json")]
+        return sorted(records, key=lambda record: str(record["submitted"]))
+
     # -------------------------------------------------------------------------------------------------------- results
 
     def standings(self, *, every: bool = False) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
@@ -27,15 +27,28 @@ from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, W
 from tc_sweeps.sweep.packing import Packed, Stack, capacity, pack
 from tc_sweeps.sweep.screen import Display, Screen, Sender, listen
 
-__all__ = ["COMMAND", "LAUNCH", "Launch", "cores", "interrupt", "packed", "runs_at_once", "train_sweeps"]
+__all__ = [
+    "COMMAND",
+    "LAUNCH",
+    "Launch",
+    "LocalSweep",
+    "cores",
+    "interrupt",
+    "packed",
+    "polling",
+    "runs_at_once",
+    "train_sweeps",
+]
 
 log = logging.getLogger(__name__)
 
 # Of the environment: when a command was started, and what was typed. Jobs in other processes inherit both.
 LAUNCH, COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
 
+EXECUTORS = ("local", "slurm")
 ATTEMPTS = 3  # at runs whose worker was killed, each with half the memory
-POLL_SECONDS = 0.5  # between looks at runs that another launch trains
+POLL_SECONDS, MOST_POLL_SECONDS = 0.5, 60.0  # between looks at runs that another launch trains
+STOP_SECONDS = 15  # that a worker which is asked to stop may take to its next evaluation
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,10 @@ class Launch:
     workers: int | None = None
     memory_mib: int | None = None
     retry_failed: bool = False
+    executor: str = "local"
+    wait: bool = True  # for the results of another machine
+    scheduler: Mapping[str, Any] = field(default_factory=dict)  # what a scheduler is told, by its own words
+    apart: bool = False  # train in processes of their own, which a scheduler may stop
     experiment: str | None = None
     name: str | None = None  # of the multirun in plan.json; None for a single run
     command: str | None = None  # what was typed to start the multirun
@@ -52,11 +69,18 @@ class Launch:
     @classmethod
     def of(cls, launcher: Mapping[str, Any], **records: Any) -> Launch:
         """Return the launch that the keys of `hydra.launcher` mean; those of other launchers are left out."""
-        known = ("workers", "memory_mib", "retry_failed")
-        return cls(**{name: launcher[name] for name in known if name in launcher}, **records)
+        known = ("workers", "memory_mib", "retry_failed", "executor", "wait")
+        given = {name: launcher[name] for name in known if name in launcher}
+        if "executor" in given:
+            records["scheduler"] = {k: v for k, v in launcher.items() if k not in (*known, "_target_")}
+        return cls(**given, **records)
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for what cannot be launched."""
+        if self.executor not in EXECUTORS:
+            raise ConfigError(f"hydra.launcher.executor={self.executor} must be one of {', '.join(EXECUTORS)}.")
+        if self.executor == "local" and not self.wait:
+            raise ConfigError("hydra.launcher.wait=false is for work on a cluster: add hydra/launcher=slurm.")
         for key in ("workers", "memory_mib"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -84,13 +108,20 @@ def train_sweeps(configs: Sequence[Config], launch: Launch, *, outputs: Path = O
             job.folder.unprune()
             job.folder.queue(job.config)
     for path, runs in sweeps.items():
-        _Sweep(path, launch).train(list(runs.values()))
-    return [_outcome(job.folder) for job in jobs]
+        if launch.executor == "local":
+            LocalSweep(path, launch).train(list(runs.values()))
+        else:
+            from tc_sweeps.sweep.cluster import train_elsewhere
+
+            train_elsewhere(path, list(runs.values()), launch)
+    return [_outcome(job.folder, launch) for job in jobs]
 
 
-def _outcome(folder: RunFolder) -> Outcome:
+def _outcome(folder: RunFolder, launch: Launch) -> Outcome:
     if folder.finished:
         return folder.read_last()
+    if not launch.wait and not folder.done:
+        return {}
     reason = folder.status["reason"] or "it did not finish"
     return RunFailed(f"{folder.path}: {reason.rstrip('.')}.")
 
@@ -149,11 +180,21 @@ class _Claimed:
     slot: int
 
 
-class _Sweep:
-    """The missing runs of one sweep, and how they get trained."""
+class LocalSweep:
+    """The missing runs of one sweep, and how this machine trains them."""
 
     def __init__(self, path: Path, launch: Launch) -> None:
         self.path, self.launch = path, launch
+        self._processes: list[BaseProcess] = []
+        self._stop = StopRequest()
+
+    def stop(self) -> None:
+        """Have the workers write checkpoints, give their runs back and end; returns when they have."""
+        for process in self._processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGUSR2)
+        for process in self._processes:
+            process.join()
 
     def train(self, jobs: Sequence[Job]) -> None:
         """Train until every run is finished or failed, by this launch or another."""
@@ -171,18 +212,22 @@ class _Sweep:
                 runs = f"{most} run{'s' * (most != 1)}"
                 log.info("Stacks: %d, of up to %s. Workers: %d.", len(plan.stacks), runs, plan.workers)
             with Screen() as screen:
-                if plan.workers > 1 and not self._supervise(plan, screen):
+                if self.launch.apart:
+                    self._supervise(plan, screen, wait=True)
+                    continue
+                if plan.workers > 1 and not self._supervise(plan, screen, wait=False):
                     continue  # a worker was killed
-                self.work(plan.stacks, screen, waits=True)
+                self.work(plan.stacks, screen, wait=True)
         with Worker(self.path) as worker:  # what was in training when its worker was killed, and nobody else took up
             folders = [job.folder for job in missing]
             for folder in worker.claim(folders, wanted=lambda folder: folder.status["state"] == "running"):
                 folder.set_state("failed", reason=f"its worker was killed {ATTEMPTS} times; memory may have run out")
 
-    def work(self, stacks: Sequence[Stack], display: Display, *, slot: int = 0, waits: bool) -> None:
-        """Go through the stacks and train what nobody else does; `waits`: until others have trained the rest."""
+    def work(self, stacks: Sequence[Stack], display: Display, *, slot: int = 0, wait: bool) -> None:
+        """Go through the stacks and train what nobody else does; `wait`: until others have trained the rest."""
         with Worker(self.path) as worker:
             while True:
+                began = time.monotonic()
                 for number, stack in enumerate(stacks, 1):
                     claimed = worker.claim([job.folder for job in stack.jobs], wanted=lambda run: not run.done)
                     if not claimed:
@@ -193,9 +238,15 @@ class _Sweep:
                     for folder in claimed:
                         worker.release(folder)
                     Checkpoints(self.path).prune()
-                if not waits or all(job.folder.done for stack in stacks for job in stack.jobs):
+                if not wait or all(job.folder.done for stack in stacks for job in stack.jobs):
                     return
-                time.sleep(POLL_SECONDS)
+                self._stop.sleep(polling(began))
+
+    def listen_for_signals(self) -> None:
+        """In a worker's process: stop orderly, with a checkpoint first where a scheduler gives the time for it."""
+        signal.signal(signal.SIGTERM, self._stop.ask if self.launch.apart else interrupt)
+        if self.launch.apart:
+            signal.signal(signal.SIGUSR2, self._stop.ask)
 
     def _train(self, stack: _Claimed) -> None:
         """Train claimed runs as one stack, or as two where memory does not hold one."""
@@ -226,7 +277,7 @@ class _Sweep:
 
         job_type = self.launch.experiment or jobs[0].config.data.name
         try:
-            train(jobs, job_type=job_type, worker=stack.worker, progress=progress)
+            train(jobs, job_type=job_type, worker=stack.worker, progress=progress, stop=self._stop.asked)
         except OSError:
             raise
         except Exception as error:
@@ -247,16 +298,17 @@ class _Sweep:
 
     # ------------------------------------------------------------------------------------------------------- workers
 
-    def _supervise(self, plan: Packed, screen: Screen) -> bool:
-        """Have the stacks trained by worker processes; return False where one was killed."""
+    def _supervise(self, plan: Packed, screen: Screen, *, wait: bool) -> bool:
+        """Have the stacks trained by worker processes; return False where one was killed. `wait`: as for `work`."""
         context = multiprocessing.get_context(_start_method())
-        workers: list[BaseProcess] = []
+        workers = self._processes = []
         pipes: list[Connection] = []
         try:
             for slot in range(plan.workers):
                 pipe, theirs = context.Pipe(duplex=False)
                 process = context.Process(  # type: ignore[attr-defined]
-                    target=_be_worker, args=(self, plan.stacks, slot, theirs, logging.root.level)
+                    target=_be_worker,
+                    args=(self.path, self.launch, plan.stacks, slot, wait, theirs, logging.root.level),
                 )
                 process.start()
                 workers.append(process)
@@ -288,11 +340,14 @@ def _start_method() -> Literal["fork", "spawn"]:
     return "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
 
 
-def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, pipe: Connection, level: int) -> None:
+def _be_worker(
+    path: Path, launch: Launch, stacks: Sequence[Stack], slot: int, wait: bool, pipe: Connection, level: int
+) -> None:
     """What a worker process does."""
     import torch
 
-    signal.signal(signal.SIGTERM, interrupt)
+    sweep = LocalSweep(path, launch)
+    sweep.listen_for_signals()
     sender = Sender(pipe)
     logging.root.handlers = [sender]
     logging.root.setLevel(level)
@@ -300,7 +355,7 @@ def _be_worker(sweep: _Sweep, stacks: Sequence[Stack], slot: int, pipe: Connecti
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
     try:
-        sweep.work(stacks, sender, slot=slot, waits=False)
+        sweep.work(stacks, sender, slot=slot, wait=wait)
     except (KeyboardInterrupt, OSError, ConfigError) as error:
         sender.fail(error)
     except Exception as error:  # a bug: with its traceback in the log, as one line where the launch is told
@@ -320,6 +375,37 @@ def _die_with_parent() -> None:
     assert parent is not None
     wait_for([parent.sentinel])
     os._exit(1)
+
+
+class StopRequest:
+    """Whether somebody has asked a worker to stop, which it does at its next evaluation."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def ask(self, *_: object) -> None:
+        """Ask, as a handler of signals; a worker that has no evaluation in time is interrupted all the same."""
+        if not self._event.is_set():
+            self._event.set()
+            signal.signal(signal.SIGALRM, interrupt)
+            signal.alarm(STOP_SECONDS)
+
+    def asked(self) -> bool:
+        """Whether somebody has asked."""
+        return self._event.is_set()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, unless somebody asks; raises KeyboardInterrupt then."""
+        if self._event.wait(seconds):
+            raise KeyboardInterrupt
+
+
+def polling(began: float) -> float:
+    """Return how many seconds to sleep before the next look at files, so that looks take a twentieth of the time.
+
+    `began`: when the last look began, on the monotonic clock.
+    """
+    return min(max(POLL_SECONDS, 20 * (time.monotonic() - began)), MOST_POLL_SECONDS)
 
 
 def cores() -> int:

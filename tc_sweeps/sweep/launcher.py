@@ -1,12 +1,13 @@
-"""The default launcher, `hydra/launcher=stacked`: hands all jobs of a multirun to the task function's `many` form."""
+"""The launcher, `hydra/launcher=stacked` or slurm: hands all jobs of a multirun to the task function's `many` form."""
 
 from __future__ import annotations
 
 import copy
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,32 @@ class StackedLauncherConf:
     # no more than pays. The libraries of a process and artifacts.memory_mib come on top.
     memory_mib: int | None = None
     retry_failed: bool = False  # train runs again that failed; others are never trained twice
+    executor: str = "local"  # where workers run: the presets hydra/launcher=slurm and ray choose
+    wait: bool = True  # for the results; false, on a cluster: submit and return (a search waits all the same)
+
+
+@dataclass
+class SlurmLauncherConf(StackedLauncherConf):
+    """The keys of `hydra.launcher` for `hydra/launcher=slurm`: those of sbatch are named and meant as there."""
+
+    executor: str = "slurm"
+    workers: int | None = 4  # tasks of the job array, each of which trains until all runs are done
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: Any = 60  # of a task, which is requeued at its end while runs are left: minutes, or 1-12:00:00
+    mem: str | None = None
+    cpus_per_task: int = 1  # without a GPU: as many processes train in a task
+    gpus_per_node: Any = None
+    gres: str | None = None
+    constraint: str | None = None
+    nodelist: str | None = None
+    exclude: str | None = None
+    signal_delay_s: int = 90  # before the time limit: when a task is told to save and be requeued
+    setup: list[str] = field(default_factory=list)  # lines of shell before a worker starts, such as module load
+    python: str = sys.executable  # as the nodes know it
+    snapshot: bool = False  # copy the package into the sweep's folder and have the workers run that
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # any other option of sbatch
 
 
 class StackedLauncher(Launcher):
@@ -128,4 +155,5 @@ class StackedLauncher(Launcher):
         return returned
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="tc_sweeps")
+for name, node in (("stacked", StackedLauncherConf), ("slurm", SlurmLauncherConf)):
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="tc_sweeps")

@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from tc_sweeps.config import METRICS, ConfigError, SweepFailed, leaves
 from tc_sweeps.store import Job, RunFolder, SweepFolder
@@ -88,6 +88,9 @@ class SearchSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what a search needs; Hydra calls this."""
+        if "wait" in config.hydra.launcher:  # what to try next depends on the results
+            with read_write(config):
+                config.hydra.launcher.wait = True
         self._context, self._config = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
