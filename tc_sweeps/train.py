@@ -275,7 +275,7 @@ def _trainer(evaluations: int, device: torch.device, callbacks: list[pl.Callback
     """Return a Lightning trainer whose epoch is one evaluation interval; the store logs and keeps, not Lightning."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # Lightning's advice on loaders and optimizers does not fit: one batch lies on the device, AdamW is our own.
-    warnings.filterwarnings("ignore", message=".*(many workers|will run with no optimizer|LeafSpec).*")
+    warnings.filterwarnings("ignore", message=".*(many workers|will run with no optimizer|LeafSpec|`srun` command).*")
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1 if device.index is None else [device.index],

@@ -45,6 +45,7 @@ class Task:
 
     def __call__(self) -> None:
         """Work until all runs are done, or until the scheduler asks to stop; it then ends this process itself."""
+        logging.getLogger("submitit").propagate = False  # it writes its own lines
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S", force=True)
         os.chdir(self.cwd)
         self._local = LocalSweep(Path(self.sweep), self.launch)
@@ -99,7 +100,7 @@ class WorkerState:
 class Executor(Protocol):
     """A way to have tasks run elsewhere: the modules `slurm` and `ray` of `tc_sweeps.sweep.executors`."""
 
-    def submit(self, task: Task, workers: int, settings: Mapping[str, Any], logs: Path, name: str) -> str:
+    def submit(self, task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> str:
         """Submit so many workers; return what names them. Raises ConfigError where the scheduler refuses."""
         ...
 
@@ -149,13 +150,19 @@ def _submit(path: Path, missing: Sequence[Job], launch: Launch) -> Submission:
     task = Task(
         str(path.absolute()),
         [job.folder.run_id for job in missing],
-        Launch(workers=processes, memory_mib=launch.memory_mib, apart=True, experiment=launch.experiment),
+        Launch(
+            workers=processes,
+            memory_mib=launch.memory_mib,
+            machines=workers,
+            apart=True,
+            experiment=launch.experiment,
+        ),
         str(Path.cwd()),
     )
     logs = (folder.jobs / "logs").absolute()
     submission = Submission(
         executor=launch.executor,
-        id=executor.submit(task, workers, settings, logs, f"tc_sweeps {path.name}"),
+        id=executor.submit(task, workers, settings, logs),
         workers=workers,
         runs=len(missing),
         logs=str(logs),

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 # Of the environment: when a command was started, and what was typed. Jobs in other processes inherit both.
 LAUNCH, COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
 
-EXECUTORS = ("local", "slurm")
+EXECUTORS = ("local", "slurm", "ray")
 ATTEMPTS = 3  # at runs whose worker was killed, each with half the memory
 POLL_SECONDS, MOST_POLL_SECONDS = 0.5, 60.0  # between looks at runs that another launch trains
 STOP_SECONDS = 15  # that a worker which is asked to stop may take to its next evaluation
@@ -61,7 +61,9 @@ class Launch:
     executor: str = "local"
     wait: bool = True  # for the results of another machine
     scheduler: Mapping[str, Any] = field(default_factory=dict)  # what a scheduler is told, by its own words
+    machines: int = 1  # that share the work, each with so many workers
     apart: bool = False  # train in processes of their own, which a scheduler may stop
+    threaded: bool = False  # the process that launches has threads, and a fork would copy what they hold
     experiment: str | None = None
     name: str | None = None  # of the multirun in plan.json; None for a single run
     command: str | None = None  # what was typed to start the multirun
@@ -80,7 +82,7 @@ class Launch:
         if self.executor not in EXECUTORS:
             raise ConfigError(f"hydra.launcher.executor={self.executor} must be one of {', '.join(EXECUTORS)}.")
         if self.executor == "local" and not self.wait:
-            raise ConfigError("hydra.launcher.wait=false is for work on a cluster: add hydra/launcher=slurm.")
+            raise ConfigError("hydra.launcher.wait=false is for work on a cluster: add hydra/launcher=slurm or ray.")
         for key in ("workers", "memory_mib"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -137,7 +139,12 @@ def packed(jobs: Sequence[Job], launch: Launch, *, attempt: int = 0) -> Packed:
 
     room = _room([job.config for job in jobs], launch)
     torch.set_num_threads(1)  # what forks has no threads
-    return pack(jobs, measure, workers=launch.workers, attempt=attempt, **room)
+    if launch.machines == 1:
+        return pack(jobs, measure, workers=launch.workers, attempt=attempt, **room)
+    workers = launch.workers or room["devices"]
+    room["memory_bytes"] *= launch.machines
+    plan = pack(jobs, measure, workers=workers * launch.machines, attempt=attempt, **room)
+    return replace(plan, workers=min(workers, plan.workers))
 
 
 def runs_at_once(config: Config, launch: Launch) -> int:
@@ -227,7 +234,7 @@ class LocalSweep:
         """Go through the stacks and train what nobody else does; `wait`: until others have trained the rest."""
         with Worker(self.path) as worker:
             while True:
-                began = time.monotonic()
+                looks = time.monotonic()
                 for number, stack in enumerate(stacks, 1):
                     claimed = worker.claim([job.folder for job in stack.jobs], wanted=lambda run: not run.done)
                     if not claimed:
@@ -238,9 +245,10 @@ class LocalSweep:
                     for folder in claimed:
                         worker.release(folder)
                     Checkpoints(self.path).prune()
+                    looks = time.monotonic()
                 if not wait or all(job.folder.done for stack in stacks for job in stack.jobs):
                     return
-                self._stop.sleep(polling(began))
+                self._stop.sleep(polling(looks))
 
     def listen_for_signals(self) -> None:
         """In a worker's process: stop orderly, with a checkpoint first where a scheduler gives the time for it."""
@@ -300,7 +308,7 @@ class LocalSweep:
 
     def _supervise(self, plan: Packed, screen: Screen, *, wait: bool) -> bool:
         """Have the stacks trained by worker processes; return False where one was killed. `wait`: as for `work`."""
-        context = multiprocessing.get_context(_start_method())
+        context = multiprocessing.get_context("spawn" if self.launch.threaded else _start_method())
         workers = self._processes = []
         pipes: list[Connection] = []
         try:

@@ -1,4 +1,4 @@
-"""The launcher, `hydra/launcher=stacked` or slurm: hands all jobs of a multirun to the task function's `many` form."""
+"""The launcher, `hydra/launcher=stacked|slurm|ray`: hands all jobs of a multirun to the task function's `many` form."""
 
 from __future__ import annotations
 
@@ -155,5 +155,19 @@ class StackedLauncher(Launcher):
         return returned
 
 
-for name, node in (("stacked", StackedLauncherConf), ("slurm", SlurmLauncherConf)):
+@dataclass
+class RayLauncherConf(StackedLauncherConf):
+    """The keys of `hydra.launcher` for `hydra/launcher=ray`: those of `ray.remote` are named and meant as there."""
+
+    executor: str = "ray"
+    workers: int | None = 4  # actors, each of which trains until all runs are done
+    address: str = "auto"  # of the cluster: auto, or HOST:PORT
+    num_cpus: int = 1  # of a worker; without a GPU: as many processes train in it
+    num_gpus: float = 0
+    memory: int | None = None  # bytes
+    resources: dict[str, float] = field(default_factory=dict)
+    snapshot: bool = False  # copy the package into the sweep's folder and have the workers run that
+
+
+for name, node in (("stacked", StackedLauncherConf), ("slurm", SlurmLauncherConf), ("ray", RayLauncherConf)):
     ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="tc_sweeps")

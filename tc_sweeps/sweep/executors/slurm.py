@@ -41,7 +41,7 @@ class SlurmTask(Task):
         return submitit.helpers.DelayedSubmission(self)
 
 
-def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path, name: str) -> str:
+def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> str:
     """Submit a job array; return its id. See `cluster.Executor`."""
     if shutil.which("sbatch") is None:
         raise ConfigError("hydra/launcher=slurm: there is no sbatch here; submit from a machine of the cluster.")
@@ -54,7 +54,7 @@ def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path, na
         python = f"env PYTHONPATH={shlex.quote(code)} {python}"
     executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=TIMEOUTS, python=python)
     executor.update_parameters(
-        job_name=name,
+        job_name=f"tc_sweeps {Path(task.sweep).name}",
         time=minutes(time),
         setup=list(given.pop("setup", [])),
         array_parallelism=workers,

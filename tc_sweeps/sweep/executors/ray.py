@@ -1,0 +1,83 @@
+"""Workers as detached actors of a Ray cluster: they outlive the launch that made them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from tc_sweeps.config import ConfigError
+from tc_sweeps.sweep.cluster import Submission, Task, WorkerState
+
+__all__ = ["cancel", "submit", "workers"]
+
+NAMESPACE = "tc_sweeps"
+
+
+class _Worker:
+    """An actor that works on one task, and then ends."""
+
+    def work(self, task: Task, log: str) -> None:
+        """Do the task; what it prints goes to the file `log`."""
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        try:
+            task()
+        finally:
+            ray.actor.exit_actor()
+
+
+def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> str:
+    """Make the actors; return what their names begin with. See `cluster.Executor`."""
+    _connect(settings["address"])
+    logs.mkdir(parents=True, exist_ok=True)
+    task = replace(task, launch=replace(task.launch, threaded=True))  # Ray's own run in an actor
+    code = settings.get("code")
+    options = {key: settings[key] for key in ("num_cpus", "num_gpus", "memory", "resources") if settings.get(key)}
+    identity = secrets.token_hex(4)
+    for place in range(workers):
+        actor = ray.remote(_Worker).options(
+            name=f"{identity}_{place}",
+            lifetime="detached",
+            runtime_env={"env_vars": {"PYTHONPATH": code}} if code else None,
+            **options,
+        )
+        actor.remote().work.remote(task, str(logs / f"{identity}_{place}.out"))
+    return identity
+
+
+def workers(submission: Submission) -> list[WorkerState] | None:
+    """Return which actors are left; see `cluster.Executor`. Ray does not tell those that wait from those that work."""
+    try:
+        _connect(submission.address)
+    except ConfigError:
+        return None
+    names = set(ray.util.list_named_actors())
+    known = [f"{submission.id}_{place}" for place in range(submission.workers)]
+    return [WorkerState(name, "ALIVE" if name in names else "ENDED", "", ended=name not in names) for name in known]
+
+
+def cancel(submission: Submission) -> None:
+    """End the actors; see `cluster.Executor`."""
+    _connect(submission.address)
+    for name in set(ray.util.list_named_actors()) & {f"{submission.id}_{n}" for n in range(submission.workers)}:
+        ray.kill(ray.get_actor(name))
+
+
+def _connect(address: str | None) -> None:
+    """Connect to a cluster that runs; raises ConfigError where there is none."""
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address or "auto", namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"hydra/launcher=ray: no Ray cluster answers at hydra.launcher.address={address or 'auto'} "
+            f"({' '.join(str(error).split())[:200]}); start one with `ray start --head`."
+        ) from error

@@ -1,0 +1,207 @@
+"""A real two-node Slurm on this host, brought up for the tests that need one, and what a user does with a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import tc_sweeps
+
+NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol")
+CONF = """\
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+# A job that is requeued waits as long as its credential is good.
+AuthInfo=socket={folder}/munge.sock,cred_expire=10
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=2,bf_interval=2
+MpiDefault=none
+ReturnToService=2
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+KillWait=3
+MinJobAge={job_age}
+JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs={cpus} RealMemory=2000 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs={cpus} RealMemory=2000 State=UNKNOWN
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=scavenge Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
+"""
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """A cluster that is up; its commands find it by the environment."""
+
+    folder: Path
+
+    def run(self, *command: str) -> str:
+        """Run one of Slurm's commands and return what it says."""
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def tasks(self, job: str) -> dict[str, dict[str, str]]:
+        """Return what `scontrol show job` says of the tasks of an array that it knows one by one, by their number."""
+        lines = self.run("scontrol", "-o", "show", "job", job).splitlines()
+        told = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
+        return {fields.get("ArrayTaskId", "0"): fields for fields in told}
+
+
+@pytest.fixture(scope="session")
+def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"there is no Slurm here ({', '.join(missing)}): apt-get install slurm-wlm munge")
+    if os.geteuid() != 0:
+        pytest.skip("only root can bring up a Slurm")
+    folder = Path("/tmp", f"tc-slurm-{secrets.token_hex(4)}")  # short: a socket's path has at most 107 characters
+    for part in ("state", "log"):
+        (folder / part).mkdir(parents=True)
+    folder.chmod(0o755)
+    ports = _free_ports(3)
+    numbers = dict(zip(("port", "port1", "port2"), ports, strict=True))
+    text = CONF.format(
+        host=socket.gethostname().split(".")[0], folder=folder, cpus=os.cpu_count(), job_age=300, **numbers
+    )
+    (folder / "slurm.conf").write_text(text)
+    key = folder / "munge.key"
+    key.write_bytes(secrets.token_bytes(128))
+    key.chmod(0o400)
+    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+
+    def start(*command: str) -> None:
+        subprocess.run(command, env=environment, check=True, timeout=60)
+
+    try:
+        paths = [f"--{name}={folder}/{file}" for name, file in MUNGE.items()]
+        start("munged", "--force", *paths)
+        start("slurmctld")
+        start("slurmd", "-N", "n1")
+        start("slurmd", "-N", "n2")
+        deadline = time.monotonic() + 60
+        while True:
+            told = subprocess.run(["sinfo", "-h", "-p", "main", "-N", "-o", "%T"], env=environment, capture_output=True)
+            if told.stdout.split() == [b"idle", b"idle"]:
+                break
+            assert time.monotonic() < deadline, (folder / "log" / "slurmctld.log").read_text()
+            time.sleep(0.2)
+        yield Slurm(folder)
+    finally:
+        subprocess.run(["scancel", "--partition=main,scavenge", "--full"], env=environment, check=False)
+        subprocess.run(["scontrol", "shutdown"], env=environment, check=False)
+        for pid in folder.glob("munged.pid"):
+            subprocess.run(["kill", pid.read_text().strip()], check=False)
+        time.sleep(1)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+MUNGE = {
+    "socket": "munge.sock",
+    "key-file": "munge.key",
+    "pid-file": "munged.pid",
+    "log-file": "log/munged.log",
+    "seed-file": "munge.seed",
+}
+
+
+@pytest.fixture
+def slurm(_slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """Return a Slurm with two nodes and the partitions main and scavenge, whose jobs those of main preempt."""
+    monkeypatch.setenv("SLURM_CONF", str(_slurm.folder / "slurm.conf"))
+    yield _slurm
+    subprocess.run(["scancel", "-u", "root"], check=False)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a fresh folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run `tc-sweeps ARGUMENTS` and return how it ended; no launch may wait for ever."""
+    command = [sys.executable, "-c", "from tc_sweeps.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def numbers(sweep: str) -> pd.DataFrame:
+    """Return the numbers of a sweep's runs, by their ids."""
+    frame = tc_sweeps.load_sweep(sweep).set_index("run_id").sort_index()
+    kept = [name for name in frame.columns if "/" in name and not name.startswith("corpus/")]
+    return frame[[*kept, "state"]]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def processes(name: str) -> list[int]:
+    """Return the processes of this host whose command begins so."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if Path(words[0]).name.startswith(name):
+                found.append(int(path.parent.name))
+    return found
+
+
+def environment(pid: int) -> str:
+    """Return the environment of a process, each variable ended by a null; nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def working(sweep: str) -> set[str]:
+    """Return the leases of the workers that have runs in training, beyond their first evaluation."""
+    leases = set()
+    for path in Path("outputs", sweep).glob("*/status.json"):
+        with suppress(FileNotFoundError):  # it has just ended
+            status = json.loads(path.read_text())
+            if status["state"] == "running" and status["step"] > 0:
+                leases.add(path.with_name(".lease").read_text())
+    return leases

@@ -1,0 +1,88 @@
+"""Sweeps on a real Ray cluster of two local nodes: the same runs and the same numbers as on one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import tc_sweeps
+from tests.cluster.conftest import numbers, processes, run, wait_until, working
+
+pytest.importorskip("ray", reason="needs the extra ray")
+pytestmark = pytest.mark.slow
+
+QUICK = ["data.vocab_size=12", "data.num_sentences=30", "model.width=8", "tracking=none"]
+SEEDS = "seed=range(0,40)"
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Return the address of a Ray cluster of two nodes with two cores each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = [str(Path(sys.executable).with_name("ray"))]
+    quiet = ["--num-cpus=2", "--disable-usage-stats", "--object-store-memory=100000000"]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    try:
+        head = [*ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *quiet]
+        subprocess.run(head, env=environment, check=True, capture_output=True, timeout=120)
+        node = [*ray, "start", f"--address=127.0.0.1:{port}", *quiet]
+        subprocess.run(node, env=environment, check=True, capture_output=True, timeout=120)
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run([*ray, "stop", "--force"], check=False, capture_output=True, timeout=60)
+        del os.environ["RAY_AUTH_MODE"]
+
+
+def test_a_sweep_though_a_worker_is_killed(shell: Path, address: str) -> None:
+    long = [*QUICK, "training.steps=2000", "training.evaluations=40", "training.checkpoint_seconds=0", SEEDS]
+    launcher = ["hydra/launcher=ray", f"hydra.launcher.address={address}", "hydra.launcher.workers=2"]
+    command = [sys.executable, "-m", "tc_sweeps", "-m", "sweep=there", *long, *launcher, "hydra.launcher.memory_mib=2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launch:
+        wait_until(lambda: len(working("there")) == 2)
+        actors = processes(r"ray::_Worker")
+        assert len(actors) == 2
+        os.kill(actors[0], signal.SIGKILL)
+        out, _ = launch.communicate(timeout=240)
+    assert launch.returncode == 0, out
+    assert "1 ended" in out
+    assert run("run", "-m", "sweep=here", *long).returncode == 0
+    pd.testing.assert_frame_equal(numbers("there"), numbers("here"))
+    attempts = [json.loads(path.read_text())["attempt"] for path in Path("outputs/there").glob("*/status.json")]
+    assert len(attempts) == 40
+    assert attempts.count(1) >= 10, "what was not in training was trained once"
+
+
+def test_leave_and_cancel(shell: Path, address: str) -> None:
+    launcher = [
+        "hydra/launcher=ray",
+        f"hydra.launcher.address={address}",
+        "hydra.launcher.workers=1",
+        "hydra.launcher.wait=false",
+    ]
+    left = run("run", "-m", "sweep=left", *QUICK, "training.steps=500000", "seed=1,2", *launcher)
+    assert left.returncode == 0, left.stderr
+    wait_until(lambda: "2 running" in run("status", "left").stdout)
+    assert "1 alive" in run("status", "left").stdout
+    assert "is cancelled" in run("cancel", "left").stdout
+    wait_until(lambda: not processes(r"ray::_Worker"))
+    wait_until(lambda: "2 interrupted" in run("status", "left").stdout)
+    assert set(tc_sweeps.load_sweep("left")["state"]) == {"interrupted"}
+
+
+def test_without_a_cluster_it_is_one_sentence(shell: Path) -> None:
+    refused = run("run", "-m", *QUICK, "seed=1,2", "hydra/launcher=ray", "hydra.launcher.address=127.0.0.1:1")
+    assert refused.returncode == 1
+    assert "no Ray cluster answers at hydra.launcher.address=127.0.0.1:1" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,136 @@
+"""Sweeps on a real Slurm: the same runs and the same numbers as on one machine, whatever happens to its tasks."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import tc_sweeps
+from tc_sweeps.config import ConfigError
+from tc_sweeps.store import RunFolder
+from tests.cluster.conftest import Slurm, environment, numbers, processes, run, wait_until, working
+
+pytestmark = pytest.mark.slow
+
+QUICK = ["data.vocab_size=12", "data.num_sentences=30", "model.width=8", "tracking=none"]
+SMALL = [*QUICK, "training.steps=20", "training.evaluations=2"]
+ON_SLURM = ["hydra/launcher=slurm", "hydra.launcher.mem=900M"]
+
+
+def test_submit_and_leave_then_look_and_wait(shell: Path, slurm: Slurm) -> None:
+    axes = ["seed=range(0,4)", "model.init_scale=1,2"]
+    left = run(
+        "run", "-m", "sweep=there", *SMALL, *axes, *ON_SLURM, "hydra.launcher.workers=2", "hydra.launcher.wait=false"
+    )
+    assert left.returncode == 0, left.stderr
+    [job] = re.findall(r"Slurm (\d+): 2 workers for 8 runs", left.stdout)
+    assert "tc-sweeps cancel there" in left.stdout
+    assert f"Slurm {job}:" in run("status", "there").stdout
+    wait_until(lambda: "8 finished" in run("status", "there").stdout)
+    # The same command finds nothing to do, and leaves nothing in the queue.
+    again = run("run", "-m", "sweep=there", *SMALL, *axes, *ON_SLURM)
+    assert again.returncode == 0
+    assert "8 runs, 0 to train" in again.stdout
+    here = run("run", "-m", "sweep=here", *SMALL, *axes)
+    assert here.returncode == 0
+    pd.testing.assert_frame_equal(numbers("there"), numbers("here"))
+
+
+def test_a_refused_submission_is_one_sentence(shell: Path, slurm: Slurm) -> None:
+    refused = run("run", "-m", *SMALL, "seed=1,2", *ON_SLURM, "hydra.launcher.partition=nowhere")
+    assert refused.returncode == 1
+    assert "invalid partition" in refused.stderr.lower()
+    assert "Traceback" not in refused.stderr
+
+
+def test_workers_that_all_end_leave_a_launch_that_says_why(shell: Path, slurm: Slurm) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tc_sweeps",
+        "-m",
+        "sweep=gone",
+        *QUICK,
+        "training.steps=200000",
+        "seed=1,2",
+        *ON_SLURM,
+    ]
+    with subprocess.Popen(
+        [*command, "hydra.launcher.workers=1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as launch:
+        wait_until(lambda: "2 running" in run("status", "gone").stdout)
+        cancelled = run("cancel", "gone")
+        assert "is cancelled" in cancelled.stdout
+        out, err = launch.communicate(timeout=120)
+    assert launch.returncode == 1
+    assert "CANCELLED" in out + err
+    frame = tc_sweeps.load_sweep("gone")
+    assert set(frame["state"]) == {"interrupted"}
+    assert (frame["reason"].str.contains("CANCELLED|signal")).all()
+    assert "No scheduler has anything left" in run("cancel", "gone").stdout
+
+
+def test_two_hundred_runs_though_tasks_are_killed_cancelled_preempted_and_out_of_time(
+    shell: Path, slurm: Slurm
+) -> None:
+    long = [
+        *QUICK,
+        "training.steps=600",
+        "training.evaluations=20",
+        "training.checkpoint_seconds=0",
+        "seed=range(0,200)",
+    ]
+    launcher = ["hydra.launcher.workers=4", "hydra.launcher.partition=scavenge", "hydra.launcher.time=2"]
+    launcher += ["hydra.launcher.signal_delay_s=60", "hydra.launcher.memory_mib=8"]
+    command = [sys.executable, "-m", "tc_sweeps", "-m", "sweep=there", *long, *ON_SLURM, *launcher]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launch:
+        wait_until(lambda: len(working("there")) == 4)
+        [job] = [path.stem.removeprefix("slurm-") for path in Path("outputs/there/.jobs").glob("slurm-*.json")]
+        for pid in _processes(job, "0"):
+            os.kill(pid, signal.SIGKILL)
+        slurm.run("scancel", f"{job}_1")
+        node = slurm.tasks(job)["2"]["NodeList"]
+        slurm.run(
+            "sbatch", "--partition=main", f"--nodelist={node}", "--exclusive", "--output=/dev/null", "--wrap=sleep 5"
+        )
+        out, _ = launch.communicate(timeout=400)
+    assert launch.returncode == 0, out
+    tasks = slurm.tasks(job)
+    assert tasks["0"]["JobState"] == "FAILED"
+    assert tasks["1"]["JobState"] == "CANCELLED"
+    assert int(tasks["2"]["Restarts"]) + int(tasks["3"]["Restarts"]) >= 2, "one was preempted, one ran out of time"
+    assert not _processes(job), "no orphan is left"
+
+    here = run("run", "-m", "sweep=here", *long)
+    assert here.returncode == 0
+    pd.testing.assert_frame_equal(numbers("there"), numbers("here"))
+    runs = [RunFolder(path.parent) for path in Path("outputs/there").glob("*/config.yaml")]
+    assert len(runs) == 200
+    assert sum(folder.status["attempt"] == 1 for folder in runs) >= 60, "what was not in training was trained once"
+    for folder in runs:
+        assert folder.read_metrics()["step"].tolist() == list(range(30, 601, 30))
+
+
+def _processes(job: str, task: str = r"\d+") -> list[int]:
+    """Return the Python processes of an array's tasks."""
+    wanted = re.compile(rf"SLURM_ARRAY_JOB_ID={job}\0|SLURM_ARRAY_TASK_ID={task}\0")
+    return [pid for pid in processes("python") if len(set(wanted.findall(environment(pid)))) == 2]
+
+
+@pytest.mark.parametrize(
+    ("time_limit", "minutes"),
+    [(60, 60), ("90", 90), ("10:30", 11), ("1:00:00", 60), ("2-12", 3600), ("1-02:30", 1590), ("1-00:00:01", 1441)],
+)
+def test_time_limits_are_slurms(time_limit: int | str, minutes: int) -> None:
+    from tc_sweeps.sweep.executors import slurm as executor
+
+    assert executor.minutes(time_limit) == minutes
+    with pytest.raises(ConfigError, match="no time limit"):
+        executor.minutes(f"{time_limit}h")
