@@ -593,7 +593,20 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
     if kind := getattr(error.object_type, "kind", None):
         keys = [item.name for item in fields(error.object_type) if item.name != "_target_"]  # type: ignore[arg-type]
         return f"Unknown key '{name}': {kind} has {', '.join(keys)}."
+    if name.startswith("data.") and isinstance(error.object_type, type) and issubclass(error.object_type, World):
+        return f"Unknown key '{name}'{_of_worlds(name.removeprefix('data.'), error.object_type)}"
     return f"Unknown key '{name}'{_nearest(name, error.parent_node)}"
+
+
+def _of_worlds(word: str, world: type[World]) -> str:
+    """Return the end of a sentence that says what keys a world has, and which worlds have this one."""
+    keys = [item.name for item in fields(world)]
+    if near := difflib.get_close_matches(word, keys, n=1):
+        return f"; did you mean 'data.{near[0]}'?"
+    others = [name for name, other in WORLDS.items() if word in {item.name for item in fields(other)}]
+    chosen = next((name for name, other in WORLDS.items() if other is world), "this one")
+    known = f" ({', '.join(others)} {'have' if len(others) > 1 else 'has'} it)" if others else ""
+    return f"{known}: data={chosen} has {', '.join(keys)}."
 
 
 def _nearest(name: str, parent: Any) -> str:

@@ -23,7 +23,15 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, fiber_table, most_confident
 from tc_sweeps.config import Config, ConfigError, leaves
 from tc_sweeps.corpus import Corpus, build_corpus
-from tc_sweeps.model import CorpusModule, Outside, StackModule, ToyTransformer, batch_shape, evaluation_steps
+from tc_sweeps.model import (
+    CorpusModule,
+    Outside,
+    StackModule,
+    ToyTransformer,
+    batch_shape,
+    evaluation_steps,
+    outside_remarks,
+)
 from tc_sweeps.store import Checkpoints, Job, Mirror, RunFolder, Saved, Worker, code_version, open_mirror, run_id
 
 __all__ = ["Result", "counted", "device_of", "is_out_of_memory", "stack_key", "train"]
@@ -74,7 +82,7 @@ def train(
                 for job in jobs
                 if (corpus := _corpus(job)) is not None
             ]
-            for remark in dict.fromkeys(remark for member in members for remark in member.corpus.remarks):
+            for remark in dict.fromkeys(remark for member in members for remark in member.remarks):
                 log.warning(remark)
             if len({stack_key(member.config, member.corpus) for member in members}) > 1:
                 raise ValueError("These runs are not alike in shape or shared settings: no stack holds them.")
@@ -333,6 +341,11 @@ class _Member:
 
     def __exit__(self, *_: object) -> None:
         self._mirror.finish(self.folder.status["state"])
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user should be told about the data, in whole sentences."""
+        return [*self.corpus.remarks, *outside_remarks(self.corpus, self.config)]
 
     @property
     def steps_left(self) -> int:

@@ -276,6 +276,8 @@ def test_a_key_of_another_world_is_refused_and_not_suggested(world, unknown):
     sentence = refusal({**world, unknown: 1})
     assert sentence.startswith(f"Unknown key '{unknown}'")
     assert f"did you mean '{unknown}'" not in sentence
+    assert "have it)" in sentence, "the worlds that have it are named"
+    assert f"data={world.get('data.name', 'random')} has name, " in sentence
 
 
 # -------------------------------------------------------------------------------------------------------- the choices

@@ -3,7 +3,7 @@
 from tc_sweeps.model.module import CorpusModule, StackModule, batch_shape
 from tc_sweeps.model.objectives import loss, loss_floor, trained_tensors
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
-from tc_sweeps.model.outside import Outside
+from tc_sweeps.model.outside import Outside, outside_remarks
 from tc_sweeps.model.transformer import ToyTransformer
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "evaluation_steps",
     "loss",
     "loss_floor",
+    "outside_remarks",
     "trained_tensors",
 ]

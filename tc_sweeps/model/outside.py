@@ -170,12 +170,35 @@ def teachable_count(corpus: Corpus, config: Config) -> int:
     """Return how many contexts are taught: the share of those that may be; raises `ConfigError` where that is none."""
     share = config.objective.outside.share
     total = sum(len(contexts_Cm) for contexts_Cm in teachable(corpus, config))
+    if config.objective.outside.contexts == "file" and round(share * total) == 0:
+        raise ConfigError(
+            f"{_listed(corpus, config)}: objective.outside.share={share} of {total} is none; raise it or list others."
+        )
     if round(share * total) == 0:
         raise ConfigError(
             f"objective.outside.share={share} of {total} contexts that may be taught on (considered, outside the data, "
             "not the judge's) is none: raise it, or choose other objective.outside.contexts."
         )
     return round(share * total)
+
+
+def outside_remarks(corpus: Corpus, config: Config) -> list[str]:
+    """Return what a user should be told who lists contexts to be taught, in whole sentences."""
+    if config.objective.outside.method == "none" or config.objective.outside.contexts != "file":
+        return []
+    return [f"{_listed(corpus, config)}; {teachable_count(corpus, config)} are taught."]
+
+
+def _listed(corpus: Corpus, config: Config) -> str:
+    """Return how many contexts a file lists, and how many of them may be taught on."""
+    path, order = Path(str(config.objective.outside.path)), _order(config)
+    listed = distinct_rows(read_contexts(path, corpus, length=order - 1))[0]
+    seen_C = find_rows(listed, corpus.tensor(order).contexts_Cn) >= 0
+    judged = int((corpus.judged(listed) & ~seen_C).sum())
+    return (
+        f"Of the {len(listed)} contexts in objective.outside.path={path} {int(seen_C.sum())} are in the data and "
+        f"{judged} in the judge's half, which no method teaches on"
+    )
 
 
 def chosen_contexts(corpus: Corpus, config: Config, count: int) -> Tensor:

@@ -23,6 +23,7 @@ KEY_METRICS = [
     "artifacts/ceiling",
     "generalization/recall",
     "hallucination/share",
+    "abstention/rate",
 ]
 WIDTH = 100  # characters, where there is no terminal to ask
 MOST_RUNS = 40  # with more, one line per run is no longer read

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from tc_sweeps.config import Config, ConfigError, resolve
 from tc_sweeps.corpus import build_corpus
 from tc_sweeps.model import Outside, ToyTransformer, batch_shape
-from tc_sweeps.model.outside import chosen_contexts, outside_gradient, outside_loss, teachable, teachable_count
+from tc_sweeps.model.outside import (
+    chosen_contexts,
+    outside_gradient,
+    outside_loss,
+    outside_remarks,
+    teachable,
+    teachable_count,
+)
 
 METHODS = ("unsupported", "unlikelihood", "hinge")
 SMALL = {"vocab_size": 9, "num_sentences": 20}
@@ -139,7 +146,10 @@ def test_contexts_of_a_file(tmp_path: Path):
         ("mouse\tmouse\nmouse\n", "line 2: 1 tokens; a context is 2 tokens separated by tabs"),
         ("mouse\tdog\n", "line 1: 'dog' is no token of the data"),
         ("\n", "line 1: the file has no contexts"),
-        ("mouse\teats\n", r"objective.outside.share=0.1 of 0 contexts that may be taught on .* is none"),
+        (
+            "mouse\teats\n",
+            r"Of the 1 contexts in .*tsv 1 are in the data and 0 in .*: objective.outside.share=0.1 of 0 is",
+        ),
     ],
 )
 def test_files_that_cannot_be_taught(tmp_path: Path, text, sentence):
@@ -149,6 +159,20 @@ def test_files_that_cannot_be_taught(tmp_path: Path, text, sentence):
     made = config({"contexts": "file", "path": str(tmp_path / "contexts.tsv")}, data)
     with pytest.raises(ConfigError, match=sentence):
         teachable_count(build_corpus(made.data), made)
+
+
+def test_a_user_is_told_how_many_of_the_listed_contexts_are_taught(tmp_path: Path):
+    (tmp_path / "facts.tsv").write_text("mouse\teats\tcheese\n")
+    (tmp_path / "contexts.tsv").write_text("mouse\teats\nmouse\tmouse\neats\teats\ncheese\tcheese\neats\tmouse\n")
+    data = {"name": "triples", "path": str(tmp_path / "facts.tsv")}
+    made = config({"contexts": "file", "path": str(tmp_path / "contexts.tsv"), "share": 1.0}, data)
+    corpus = build_corpus(made.data)
+    judged = int(corpus.judged(torch.tensor([[0, 0], [1, 1], [2, 2], [1, 0]])).sum())
+    [remark] = outside_remarks(corpus, made)
+    assert "Of the 5 contexts" in remark
+    assert f"1 are in the data and {judged} in the judge's half" in remark
+    assert remark.endswith(f"{4 - judged} are taught.")
+    assert outside_remarks(corpus, config({"share": 1.0}, data)) == []
 
 
 def test_a_file_that_is_not_there(tmp_path: Path):
