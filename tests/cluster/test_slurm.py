@@ -88,7 +88,7 @@ def test_two_hundred_runs_though_tasks_are_killed_cancelled_preempted_and_out_of
         "seed=range(0,200)",
     ]
     launcher = ["hydra.launcher.workers=4", "hydra.launcher.partition=scavenge", "hydra.launcher.time=2"]
-    launcher += ["hydra.launcher.signal_delay_s=60", "hydra.launcher.memory_mib=8"]
+    launcher += ["hydra.launcher.signal_delay_s=60", "hydra.launcher.memory_mib=1"]
     command = [sys.executable, "-m", "tc_sweeps", "-m", "sweep=there", *long, *ON_SLURM, *launcher]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launch:
         wait_until(lambda: len(working("there")) == 4)
