@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 import tc_sweeps
-from tc_sweeps.config import ConfigError
 from tc_sweeps.store import RunFolder
 from tests.cluster.conftest import Slurm, environment, numbers, processes, run, wait_until, working
 
@@ -77,6 +76,23 @@ def test_workers_that_all_end_leave_a_launch_that_says_why(shell: Path, slurm: S
     assert "No scheduler has anything left" in run("cancel", "gone").stdout
 
 
+def test_a_search_waits_for_its_trials_though_told_not_to(shell: Path, slurm: Slurm) -> None:
+    search = [*SMALL, "hydra/sweeper=optuna", "training.learning_rate=tag(log, interval(1e-3, 1e-1))"]
+    search += [
+        "hydra.sweeper.objectives={train/excess_loss: minimize}",
+        "hydra.sweeper.trials=6",
+        "hydra.sweeper.batch=3",
+    ]
+    ended = run(
+        "run", "-m", "sweep=search", *search, *ON_SLURM, "hydra.launcher.workers=2", "hydra.launcher.wait=false"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert len(list(Path("outputs/search/.jobs").glob("slurm-*.json"))) == 2, "two batches"
+    trials = pd.read_parquet("outputs/search/trials.parquet")
+    assert trials["state"].tolist() == ["complete"] * 6
+    assert trials["train/excess_loss"].notna().all()
+
+
 def test_two_hundred_runs_though_tasks_are_killed_cancelled_preempted_and_out_of_time(
     shell: Path, slurm: Slurm
 ) -> None:
@@ -122,15 +138,3 @@ def _processes(job: str, task: str = r"\d+") -> list[int]:
     """Return the Python processes of an array's tasks."""
     wanted = re.compile(rf"SLURM_ARRAY_JOB_ID={job}\0|SLURM_ARRAY_TASK_ID={task}\0")
     return [pid for pid in processes("python") if len(set(wanted.findall(environment(pid)))) == 2]
-
-
-@pytest.mark.parametrize(
-    ("time_limit", "minutes"),
-    [(60, 60), ("90", 90), ("10:30", 11), ("1:00:00", 60), ("2-12", 3600), ("1-02:30", 1590), ("1-00:00:01", 1441)],
-)
-def test_time_limits_are_slurms(time_limit: int | str, minutes: int) -> None:
-    from tc_sweeps.sweep.executors import slurm as executor
-
-    assert executor.minutes(time_limit) == minutes
-    with pytest.raises(ConfigError, match="no time limit"):
-        executor.minutes(f"{time_limit}h")
