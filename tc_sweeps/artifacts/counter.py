@@ -13,7 +13,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 from typing import Literal, cast
 
 import numpy as np
@@ -162,7 +161,7 @@ class Counter:
         self._trained = {n: [member.get(n) for member in tensors] for n in sorted({n for t in tensors for n in t})}
         self._buffer = 32 + self.contexts.total // 1000  # rows of a member that may be in doubt
         of_order = self._trained.get(order, [None] * len(corpora))
-        self._known = [known(*of_member) for of_member in zip(corpora, repeat(order), places, of_order, strict=False)]
+        self._known = [known(c, order, p, t) for c, p, t in zip(corpora, places, of_order, strict=True)]
         self._laid_out: tuple[int, Labels] | None = None
         self._positions = positions
         self._judge_seed_M = torch.tensor([corpus.judge_seed for corpus in corpora], device=device)
@@ -326,7 +325,7 @@ class Counter:
         log_p_MQ = torch.cat([reading.log_p_MQ, observed.log_p_MQ], dim=1)
         is_top_MQ = torch.cat([reading.is_top_MQ, observed.is_top_MQ], dim=1)
         values |= {
-            "held_out_loss": -torch.where(held_out_MQ, log_p_MQ, 0.0).sum(1),
+            "held_out_loss": 0.0 - torch.where(held_out_MQ, log_p_MQ, 0.0).sum(1),
             "restored": above.ngrams(ngram["replaced"] & ~ngram["train"]),
             "held_out_top": (is_top_MQ & held_out_MQ).sum(1),
         }
@@ -411,7 +410,7 @@ class Counter:
         def ratio(part: float, whole: float) -> float | None:
             return part / whole if whole else None
 
-        # Summed in float32 here and there, and told as such: further digits would depend on the blocks of the stream.
+        # Of logits in float32, and told as such: further digits would depend on the blocks of the stream.
         test_loss = ratio(v["held_out_loss"], v["held_out"])
 
         def labelled(prefix: str) -> Row:

@@ -38,20 +38,20 @@ class Labels:
         self.watched = watch(
             considered,
             rows_at_once,
-            [known.contexts_Cn for known in watched],
-            [known.ngrams_Qn for known in watched],
-            [known.ngram_flag["held_out"] for known in watched],
+            [member.contexts_Cn for member in watched],
+            [member.ngrams_Qn for member in watched],
+            [member.ngram_flag["held_out"] for member in watched],
         )
 
         def joined(flag_MK: Tensor, layout: Layout, flag_K: Sequence[Tensor]) -> Tensor:
             return torch.cat([flag_MK, layout.arranged(flag_K, device)], dim=1)
 
         self.context_flag = {
-            name: joined(flag_MC, self.watched.contexts, [known.context_flag[name] for known in watched])
+            name: joined(flag_MC, self.watched.contexts, [member.context_flag[name] for member in watched])
             for name, flag_MC in self.listing.context_flag.items()
         }
         self.ngram_flag = {
-            name: joined(flag_MQ, self.watched.ngrams, [known.ngram_flag[name] for known in watched])
+            name: joined(flag_MQ, self.watched.ngrams, [member.ngram_flag[name] for member in watched])
             for name, flag_MQ in self.listing.ngram_flag.items()
             if name != "weight"
         }
@@ -97,10 +97,10 @@ def known(corpus: Corpus, order: int, places: list[Tensor], trained: DataTensor 
     return Known(contexts, ngrams, of_context, of_ngram)
 
 
-def _split(known: Known) -> tuple[Known, Known]:
+def _split(member: Known) -> tuple[Known, Known]:
     """Return what is listed and what is watched."""
-    flag = known.context_flag
-    is_listed_C = flag["seen"] | flag["diagonal"] | ~flag["considered"]
-    is_listed_Q = is_listed_C[find_rows(known.ngrams_Qn[:, :-1], known.contexts_Cn)]
+    of_context, of_ngram = member.context_flag, member.ngram_flag
+    is_listed_C = of_context["seen"] | of_context["diagonal"] | ~of_context["considered"]
+    is_listed_Q = of_ngram["in_seen"] | of_ngram["in_diagonal"] | ~of_ngram["in_considered"]
     # Of other contexts only those are asked for that are labelled one by one.
-    return known.part(is_listed_C, is_listed_Q), known.part(~is_listed_C & flag["labelled"], ~is_listed_Q)
+    return member.part(is_listed_C, is_listed_Q), member.part(~is_listed_C & of_context["labelled"], ~is_listed_Q)

@@ -17,6 +17,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.watching import Observed, Spot, Watched
@@ -25,6 +26,7 @@ from tc_sweeps.corpus.randomness import judged
 __all__ = ["Operand", "Totals", "constants", "count_above", "screened_logits", "stream"]
 
 _UNIT = 2.0**-24  # the unit roundoff of float32
+_RIVAL = 0.999  # a token with more than this share of the top's probability may be the top itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,7 @@ def stream(
         doubtful_M += doubt_MC.sum(1)
         observed.mark(spot, above_MC, slot_MC)
 
+    doubtful = observed.doubtful(buffer)
     for begin, end in chunks(buffer, max(1, rows_at_once // 4)):
         context_MBn = contexts.decode(aside_MB[:, begin:end])
         logits_MBU = model.last_hidden(context_MBn) @ matrix_MDU
@@ -119,7 +122,8 @@ def stream(
         abstains_MB = (probability_MBU[..., model.vocab_size :] > threshold).any(-1)
         abstained_M += (abstains_MB & kept_MB).sum(1)
         judged_abstained_M += (abstains_MB & is_judged_MB).sum(1)
-        observed.decide(begin, above_MB, logits_MBU, probability_MBU, threshold)
+        doubtful.decide(begin, above_MB, logits_MBU, probability_MBU, threshold)
+    observed.settle(doubtful)
     above_MT = torch.cat([low_MT, rows_MT[:, len(low) :]], dim=1)
     totals = Totals(
         above_MT=above_MT,
@@ -179,13 +183,19 @@ def _screened(
             surely_MC = _entries_above(share_MCV, bar_MC * error_MC.exp(), scratch_MCV)
             sure_MC &= surely_MC == _entries_above(share_MCV, bar_MC * (-error_MC).exp(), scratch_MCV)
     if below_MQ.shape[1]:
-        log_sum_MC = sum_MC.log()
+        # The sum of all shares but the top's, beside which float32 would round them off, and but those of its rivals,
+        # each of which takes nearly 1 from the sum. (The shares are not used again.)
+        others_MC = -F.threshold(share_MCU.neg_(), -_RIVAL, 0.0, inplace=True).sum(-1)
+        has_rival_MC = sum_MC - 1 - others_MC > 0.5
+        log_sum_MC = torch.where(has_rival_MC, sum_MC.log(), others_MC.log1p())
         log_p_MQ = below_MQ - log_sum_MC.gather(1, spot.row_MQ)
         observed.write(spot, log_p_MQ, log_p_MQ > math.log(threshold), below_MQ == 0)
-        # Is the token of a ranked n-gram the most probable one? Surely not, or some token surely has more than half.
+        # Whether a ranked n-gram's token is the most probable one is in doubt where it may be, and another may be too;
+        # never where some token surely has more than half.
         near_MQ = spot.ranked_MQ & (below_MQ >= -error_MC.gather(1, spot.row_MQ))
         is_near_MC = torch.zeros_like(sum_MC).scatter_add_(1, spot.row_MQ, near_MQ.float()) > 0
-        sure_MC &= ~(is_near_MC & (log_sum_MC >= math.log(2) - error_MC))
+        has_rival_MC |= error_MC > -math.log(_RIVAL)
+        sure_MC &= ~(is_near_MC & has_rival_MC & (log_sum_MC >= math.log(2) - error_MC))
     return top_MC, entries_MCT, unsupported_MC, sure_MC
 
 

@@ -1,10 +1,10 @@
-"""Contexts and n-grams that the stream tells apart while it passes them: those that truth names and no data shows.
+"""Contexts and n-grams that the stream tells apart while it passes them: those that are known and no data shows.
 
 They are many (a world may know what is right everywhere), and the stream computes their rows anyway; reading them again
 one by one would cost several times what the stream costs.
 
 Letters: `M` member, `C` watched context, `Q` watched n-gram, `K` either of them, `B` block, or place in the buffer of
-rows in doubt, `n` order, `U` the vocabulary and any unsupported token.
+rows in doubt, `R` watched n-gram that may be in such a row, `n` order, `U` the vocabulary and any unsupported token.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.corpus.tensor import distinct_rows
 
-__all__ = ["Layout", "Observed", "Spot", "Watched", "watch"]
+__all__ = ["Doubtful", "Layout", "Observed", "Spot", "Watched", "watch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +48,8 @@ class Layout:
 
     def arranged(self, value_K: Sequence[Tensor], device: torch.device) -> Tensor:
         """Return what every member's items have, [K] each, in the order of the layout, [M, K]; 0 for padding."""
-        value_MK = torch.zeros(self.item_MK.shape, dtype=value_K[0].dtype)
-        for member, values in enumerate(value_K):
-            present_K = self.item_MK[member] >= 0
-            value_MK[member, present_K] = values[self.item_MK[member, present_K]]
-        return value_MK.to(device)
+        padded = [F.pad(values, (0, 1)) for values in value_K]  # item -1 is the zero at the end
+        return torch.stack([values[item_K] for values, item_K in zip(padded, self.item_MK, strict=True)]).to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,9 @@ class Watched:
     context_row_MC: Tensor  # row of its block
     row_MQ: Tensor
     token_MQ: Tensor
+    is_item_MQ: Tensor  # False for padding
     ranked_MQ: Tensor  # whether it has to be known exactly if the token is the most probable one
+    most: int  # n-grams of one context, at most
 
     def spots(self) -> Iterator[Spot]:
         """Yield what is watched in each block, as `Contexts.blocks` yields the blocks."""
@@ -114,20 +115,25 @@ def watch(
         context_row_MC=of_contexts.arranged([row for _, row in context_places], device),
         row_MQ=of_ngrams.arranged([row for _, row in places], device),
         token_MQ=of_ngrams.arranged([listed[:, -1] for listed in ngrams], device),
+        is_item_MQ=(of_ngrams.item_MK >= 0).to(device),
         ranked_MQ=of_ngrams.arranged(ranked, device),
+        most=max((int(distinct_rows(listed[:, :-1])[2].max()) for listed in ngrams if len(listed)), default=0),
     )
 
 
 @dataclass(eq=False)
 class Observed:
-    """What a stream saw of the watched contexts and n-grams, in the order of their layouts."""
+    """What a stream saw of the watched contexts and n-grams, in the order of their layouts.
 
-    above_MC: Tensor  # tokens of each context with a probability above the threshold; exact
-    is_above_MQ: Tensor  # whether each n-gram's last token is above it; exact
+    Exact for members whose rows in doubt are decided.
+    """
+
+    above_MC: Tensor  # tokens of each context with a probability above the threshold
+    is_above_MQ: Tensor  # whether each n-gram's last token is above it
     is_top_MQ: Tensor  # whether that is the most probable token; exact where `ranked_MQ`
-    log_p_MQ: Tensor  # in float32, but in float64 for rows in doubt
-    _token_MQ: Tensor
-    _slot_MC: Tensor  # where the context's row is put aside to be decided; the last place, which is none, for most
+    log_p_MQ: Tensor  # as float32 has the logits, but in float64 for rows in doubt
+    _watched: Watched
+    _slot_MC: Tensor  # where the context's row is put aside to be decided; beyond the buffer where it is not in doubt
     _slot_MQ: Tensor
 
     @classmethod
@@ -139,7 +145,7 @@ class Observed:
             is_above_MQ=torch.zeros_like(row_MQ, dtype=torch.bool),
             is_top_MQ=torch.zeros_like(row_MQ, dtype=torch.bool),
             log_p_MQ=torch.zeros_like(row_MQ, dtype=torch.float64),
-            _token_MQ=watched.token_MQ,
+            _watched=watched,
             _slot_MC=torch.full_like(row_MC, buffer),
             _slot_MQ=torch.full_like(row_MQ, buffer),
         )
@@ -158,22 +164,56 @@ class Observed:
         if spot.row_MQ.shape[1]:
             self._slot_MQ[:, spot.span] = slot_MC.gather(1, spot.row_MQ)
 
+    def doubtful(self, buffer: int) -> Doubtful:
+        """Return the n-grams in rows that are put aside, and others up to as many as there could be."""
+        slot_MQ = torch.where(self._watched.is_item_MQ, self._slot_MQ, buffer)
+        most = min(slot_MQ.shape[1], buffer * self._watched.most)
+        slot_MR, place_MR = slot_MQ.topk(most, dim=1, largest=False, sorted=False)
+        return Doubtful(
+            place_MR=place_MR,
+            slot_MR=slot_MR,
+            token_MR=self._watched.token_MQ.gather(1, place_MR),
+            is_above_MR=self.is_above_MQ.gather(1, place_MR),
+            is_top_MR=self.is_top_MQ.gather(1, place_MR),
+            log_p_MR=self.log_p_MQ.gather(1, place_MR),
+            above_MB=[],
+        )
+
+    def settle(self, decided: Doubtful) -> None:
+        """Put what was decided in the place of what float32 said."""
+        self.is_above_MQ.scatter_(1, decided.place_MR, decided.is_above_MR)
+        self.is_top_MQ.scatter_(1, decided.place_MR, decided.is_top_MR)
+        self.log_p_MQ.scatter_(1, decided.place_MR, decided.log_p_MR)
+        above_MB = torch.cat(decided.above_MB, dim=1)
+        is_decided_MC = self._slot_MC < above_MB.shape[1]
+        decided_MC = above_MB.gather(1, torch.where(is_decided_MC, self._slot_MC, 0))
+        self.above_MC = torch.where(is_decided_MC, decided_MC, self.above_MC)
+
+
+@dataclass(eq=False)
+class Doubtful:
+    """The watched n-grams in rows that were put aside; some others are among them, of which nothing is decided."""
+
+    place_MR: Tensor  # in the layout
+    slot_MR: Tensor  # where the row is put aside
+    token_MR: Tensor
+    is_above_MR: Tensor
+    is_top_MR: Tensor
+    log_p_MR: Tensor
+    above_MB: list[Tensor]  # tokens above the threshold of the rows put aside, as far as they are decided
+
     def decide(
         self, begin: int, above_MB: Tensor, logits_MBU: Tensor, probability_MBU: Tensor, threshold: float
     ) -> None:
-        """Put what float64 says about rows put aside, those from `begin` on, in the place of what float32 said."""
+        """Take what float64 says about the rows that follow, put aside from `begin` on."""
+        self.above_MB.append(above_MB)
         rows, U = logits_MBU.shape[1:]
-        if self._slot_MC.shape[1]:
-            inside_MC = (self._slot_MC >= begin) & (self._slot_MC < begin + rows)
-            decided_MC = above_MB.gather(1, torch.where(inside_MC, self._slot_MC - begin, 0))
-            self.above_MC = torch.where(inside_MC, decided_MC, self.above_MC)
-        if self._slot_MQ.shape[1]:
-            inside_MQ = (self._slot_MQ >= begin) & (self._slot_MQ < begin + rows)
-            row_MQ = torch.where(inside_MQ, self._slot_MQ - begin, 0)
-            flat_MQ = row_MQ * U + self._token_MQ
-            log_p_MQ = torch.log_softmax(logits_MBU, dim=-1).flatten(1).gather(1, flat_MQ)
-            is_above_MQ = probability_MBU.flatten(1).gather(1, flat_MQ) > threshold
-            is_top_MQ = logits_MBU.argmax(-1).gather(1, row_MQ) == self._token_MQ
-            self.log_p_MQ = torch.where(inside_MQ, log_p_MQ, self.log_p_MQ)
-            self.is_above_MQ = torch.where(inside_MQ, is_above_MQ, self.is_above_MQ)
-            self.is_top_MQ = torch.where(inside_MQ, is_top_MQ, self.is_top_MQ)
+        inside_MR = (self.slot_MR >= begin) & (self.slot_MR < begin + rows)
+        row_MR = torch.where(inside_MR, self.slot_MR - begin, 0)
+        flat_MR = row_MR * U + self.token_MR
+        log_p_MR = torch.log_softmax(logits_MBU, dim=-1).flatten(1).gather(1, flat_MR)
+        is_above_MR = probability_MBU.flatten(1).gather(1, flat_MR) > threshold
+        is_top_MR = logits_MBU.argmax(-1).gather(1, row_MR) == self.token_MR
+        self.log_p_MR = torch.where(inside_MR, log_p_MR, self.log_p_MR)
+        self.is_above_MR = torch.where(inside_MR, is_above_MR, self.is_above_MR)
+        self.is_top_MR = torch.where(inside_MR, is_top_MR, self.is_top_MR)

@@ -20,6 +20,7 @@ from tc_sweeps.artifacts.stream import Operand, screened_logits, stream
 from tc_sweeps.artifacts.watching import watch
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus, build_corpus
+from tc_sweeps.corpus.tensor import find_rows
 from tc_sweeps.model import ToyTransformer
 from tests.artifacts.brute_force import brute_force, considered, probabilities, rows_of
 from tests.artifacts.worlds import MODELS, labelled_world, random_world, sharp_model
@@ -261,6 +262,41 @@ def test_members_that_have_diverged_put_no_row_aside(monkeypatch: pytest.MonkeyP
     evaluated = counter(corpora).evaluate(model, running_M=torch.tensor([True, True, False]))
     assert evaluated.rows[:1] == alone
     assert len(rooms) == 1
+
+
+def answered(corpus: Corpus, model: ToyTransformer) -> tuple[Corpus, torch.Tensor]:
+    """Return a corpus that holds out what a model says first in every unseen context, and the log-probabilities."""
+    V = corpus.vocab_size
+    contexts = torch.cartesian_prod(torch.arange(V), torch.arange(V))
+    contexts = contexts[(contexts[:, 0] != contexts[:, 1]) & (find_rows(contexts, corpus.tensor(3).contexts_Cn) < 0)]
+    doubles = in_float64(model)
+    log_p_CV = torch.log_softmax((doubles.last_hidden(contexts[None]) @ doubles.unembedding_matrix())[0], dim=-1)
+    held_out = torch.cat([contexts, log_p_CV.argmax(1)[:, None]], dim=1)
+    made = dataclasses.replace(corpus, held_out=held_out, truth=torch.cat([corpus.sentences, held_out]))
+    return made, log_p_CV.amax(1)
+
+
+def test_the_loss_of_what_a_model_is_nearly_sure_of() -> None:
+    """Float32 would round off what is left beside a probability of nearly 1."""
+    corpus = random_world(30, 40, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0, sharpness=4.5)
+    made, log_p_C = answered(corpus, model)
+    nearly = log_p_C > -1e-7
+    assert int(nearly.sum()) > 5
+    made = dataclasses.replace(made, held_out=made.held_out[nearly])
+    expected = float(-log_p_C[nearly].mean())
+    assert 0 < expected < 1e-7
+    assert counter([made]).evaluate(model).rows[0]["test/loss"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_right_answers_with_less_than_half_are_not_all_in_doubt() -> None:
+    corpus = random_world(40, 60, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0, sharpness=1.0)
+    made, log_p_C = answered(corpus, model)
+    assert int((log_p_C < math.log(0.5)).sum()) > 1000
+    measured = counter([made])
+    assert measured.evaluate(model).rows[0]["test/accuracy"] == 1
+    assert measured._buffer < 50, "no room was made for rows in doubt"
 
 
 def test_weights_that_overflow_float32_are_counted_in_float64() -> None:
