@@ -1,4 +1,4 @@
-"""The verbs: run, plan, status, table, figure, artifacts, cancel. Nothing here imports torch before a run starts."""
+"""The verbs: run, plan, status, table, figure, artifacts, cancel, sync. Nothing imports torch before a run starts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
 from tc_sweeps.store import Job, RunFolder, SweepFolder
+from tc_sweeps.store.sync import RETRIES, TIMEOUT_SECONDS, Synced, sync_sweep
 from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, interrupt, train_sweeps
 
 log = logging.getLogger(__name__)
@@ -265,6 +266,27 @@ def artifacts(arguments: argparse.Namespace) -> None:
     print(artifacts_text(arguments.run, top=arguments.top, labels=labels, containing=arguments.containing))
 
 
+def sync(arguments: argparse.Namespace) -> None:
+    """Upload the runs of a sweep to W&B that are not there yet."""
+    from tc_sweeps.report import find_sweep
+
+    try:
+        synced = sync_sweep(
+            find_sweep(arguments.sweep),
+            every=arguments.all,
+            timeout=arguments.timeout,
+            retries=arguments.retries,
+            dry_run=arguments.dry_run,
+        )
+    except KeyboardInterrupt:  # before the first run was sent
+        synced = Synced(interrupted=True)
+    print("\n".join([*(str(run.path) for run in synced.waiting), f"{synced}."]))
+    if synced.interrupted:
+        print("Interrupted. The same command uploads what is missing.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(synced.complaint)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tc-sweeps", description="Train toy transformers in sweeps and count their artifacts exactly."
@@ -324,6 +346,26 @@ def _parser() -> argparse.ArgumentParser:
         "--containing", metavar="TOKEN", help="only n-grams with this token: its name, or its number where it has none"
     )
     listed.set_defaults(function=artifacts)
+    synced = verbs.add_parser(
+        "sync",
+        parents=[sweep, planned],
+        help="upload the offline W&B runs of a sweep that are new or have changed",
+        description="Upload the W&B runs of a sweep that are not there as they are on disk: those that are new, were "
+        "trained on or made anew. Runs in training are left out. Where something could not be uploaded the exit code "
+        "is 1, and the same command tries again.",
+    )
+    synced.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="how long the server may take from one run to the next (default: %(default)g)",
+    )
+    synced.add_argument(
+        "--retries", type=int, default=RETRIES, metavar="N", help="how often to try again (default: %(default)s)"
+    )
+    synced.add_argument("--dry-run", action="store_true", help="only name the runs that would be uploaded")
+    synced.set_defaults(function=sync)
     return parser
 
 

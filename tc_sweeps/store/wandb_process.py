@@ -133,6 +133,9 @@ class _Desk:
             return  # the server is gone: the members of a stack wait for it together, when the process ends
         try:
             run.finish(exit_code=exit_code)
+            if not run.offline:  # W&B's own mark of a run that is uploaded; it sets it only where that came later
+                for file in Path(opening.folder).glob("wandb/run-*/run-*.wandb"):
+                    file.with_name(f"{file.name}.synced").touch()
         except TimeoutError:
             self._stay_offline(f"the last rows of {opening.named} were not taken within {self._finish_seconds:.0f} s")
 

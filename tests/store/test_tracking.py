@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import os
 import pty
@@ -13,12 +11,10 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +25,9 @@ from tc_sweeps.config import Config, resolve
 from tc_sweeps.store import RunFolder, open_mirror, tracking
 from tests import wandb_files
 from tests.wandb_files import WandbRun, find_runs
+from tests.wandb_server import API_KEY, Server
 
 THRESHOLDS = np.array([0.5, 0.7, 0.9])
-API_KEY = "local-" + "0" * 40  # W&B accepts any key of this length; only its server knows better
 OFFLINE = "W&B goes on offline"
 
 
@@ -513,76 +509,6 @@ def test_an_unreachable_server_costs_a_bounded_time_once(tmp_path: Path, answers
     assert_two_offline_runs(tmp_path)
 
 
-class Server(ThreadingHTTPServer):
-    """As much of W&B's server as a run needs: it accepts a run and the rows of its history."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.history: dict[str, dict[int, dict[str, Any]]] = {}
-        self.exit_codes: dict[str, int] = {}
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"WANDB_BASE_URL": f"http://127.0.0.1:{self.server_port}", "WANDB_API_KEY": API_KEY}
-
-    def die(self) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
-        if self.path == "/graphql":
-            asked = json.loads(body)
-            self.reply(self.graphql(asked["query"], asked.get("variables") or {}))
-        elif stream := re.fullmatch(r"/files/.*/([^/]+)/file_stream", self.path):
-            self.take(stream[1], json.loads(body))
-            self.reply({"exitcode": None, "limits": {}})
-        else:
-            self.reply({})
-
-    def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.reply({})
-
-    def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        if "upsertBucket" not in query:
-            return {"errors": [{"message": "not known here"}]}
-        name = variables["name"]
-        known = self.server.runs.setdefault(name, {})
-        known |= {key: value for key, value in variables.items() if value is not None}
-        project = {"id": "p", "name": variables.get("project"), "entity": {"id": "e", "name": "me"}}
-        bucket = {"id": "b", "name": name, "displayName": name, "config": "{}", "historyLineCount": 0}
-        return {"data": {"upsertBucket": {"bucket": {**bucket, "project": project}, "inserted": True}}}
-
-    def take(self, run: str, sent: dict[str, Any]) -> None:
-        part = (sent.get("files") or {}).get("wandb-history.jsonl")
-        if part:
-            lines = self.server.history.setdefault(run, {})
-            lines |= {part["offset"] + i: json.loads(line) for i, line in enumerate(part["content"])}
-        if sent.get("complete"):
-            self.server.exit_codes[run] = sent["exitcode"]
-
-    def reply(self, value: dict[str, Any]) -> None:
-        text = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
@@ -594,18 +520,14 @@ def test_an_online_run_arrives_at_the_server(tmp_path: Path, server: Server) -> 
     made = run_script("open_show_finish('online', 0)", tmp_path, **server.environment)
     assert made.returncode == 0, made.stderr
     assert made.stdout == made.stderr == ""
-    config, folder = a_run(tmp_path / "other")
+    config, folder = a_run(tmp_path / "other", mode="online")
     name = f"demo-{folder.run_id}"
     assert list(server.runs) == [name]
     assert server.runs[name]["groupName"] == "demo"
     assert server.runs[name]["jobType"] == "run"
-    sent = json.loads(server.runs[name]["config"])
-    assert sent["data"]["value"] == asdict(config)["data"]
-    assert sent["run_id"]["value"] == folder.run_id
-    arrived = [line for _, line in sorted(server.history[name].items())]
-    kept = [{key: value for key, value in line.items() if not key.startswith("_")} for line in arrived]
-    assert without_table(kept) == shown(0)
-    assert "survival" in kept[-1]
+    assert server.config(name) == {"run_id": folder.run_id, **asdict(config)}
+    assert without_table(server.rows(name)) == shown(0)
+    assert "survival" in server.rows(name)[-1]
     assert server.exit_codes[name] == 0
 
 
