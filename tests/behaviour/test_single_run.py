@@ -93,7 +93,8 @@ def test_kinships_equal_a_float64_brute_force(launch: Launch, contexts: str, thr
         assert counted.seen.item() == expected["artifacts/seen"]
     assert run.metrics["artifacts/count"].iloc[-1] == expected["artifacts/count"] > 0
     for name in ("generalization/recall", "hallucination/count", "hallucination/per_context", "test/loss"):
-        assert run.metrics[name].iloc[-1] == pytest.approx(expected[name], rel=1e-9)
+        told = 1e-6 if name == "test/loss" else 1e-9  # the loss is of logits in float32
+        assert run.metrics[name].iloc[-1] == pytest.approx(expected[name], rel=told)
 
 
 def test_the_mirror_at_wandb_says_what_the_local_table_says(launch: Launch) -> None:
