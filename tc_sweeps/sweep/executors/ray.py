@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -75,9 +77,16 @@ def _connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     try:
+        _knock(address)
         ray.init(address=address or "auto", namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"hydra/launcher=ray: no Ray cluster answers at hydra.launcher.address={address or 'auto'} "
             f"({' '.join(str(error).split())[:200]}); start one with `ray start --head`."
         ) from error
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nobody listens at HOST:PORT, for which Ray would wait for minutes."""
+    if place := re.fullmatch(r"([^/]+):(\d+)", address or ""):
+        socket.create_connection((place[1], int(place[2])), timeout=10).close()
