@@ -160,7 +160,9 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(*arguments: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
     """Run `tc-sweeps ARGUMENTS` and return how it ended; no launch may wait for ever."""
     command = [sys.executable, "-c", "from tc_sweeps.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    # What commands in this process have left in its environment is no user's.
+    own = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR" and not k.startswith("WANDB_")}
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 def numbers(sweep: str) -> pd.DataFrame:
