@@ -170,16 +170,17 @@ def teachable_count(corpus: Corpus, config: Config) -> int:
     """Return how many contexts are taught: the share of those that may be; raises `ConfigError` where that is none."""
     share = config.objective.outside.share
     total = sum(len(contexts_Cm) for contexts_Cm in teachable(corpus, config))
-    if config.objective.outside.contexts == "file" and round(share * total) == 0:
+    count = round(share * total)
+    if count == 0 and config.objective.outside.contexts == "file":
         raise ConfigError(
             f"{_listed(corpus, config)}: objective.outside.share={share} of {total} is none; raise it or list others."
         )
-    if round(share * total) == 0:
+    if count == 0:
         raise ConfigError(
             f"objective.outside.share={share} of {total} contexts that may be taught on (considered, outside the data, "
             "not the judge's) is none: raise it, or choose other objective.outside.contexts."
         )
-    return round(share * total)
+    return count
 
 
 def outside_remarks(corpus: Corpus, config: Config) -> list[str]:

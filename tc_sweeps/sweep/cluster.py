@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
@@ -31,6 +31,7 @@ __all__ = ["Submission", "Task", "WorkerState", "cancel", "executor_of", "standi
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
+WAIT_FOR_THE_END_SECONDS = 600.0  # that a scheduler may take to end a worker which it has told to stop
 
 
 @dataclass
@@ -69,9 +70,6 @@ class Task:
         return self.__dict__ | {"_local": None}
 
 
-WAIT_FOR_THE_END_SECONDS = 600.0
-
-
 @dataclass(frozen=True)
 class Submission:
     """What was submitted to a scheduler for a sweep, as it stands in `outputs/<sweep>/.jobs/`."""
@@ -85,6 +83,9 @@ class Submission:
     code_version: str
     command: str | None
     address: str | None = None  # of a Ray cluster
+
+    def __str__(self) -> str:
+        return f"{self.executor.capitalize()} {self.id}"
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ def train_elsewhere(path: Path, jobs: Sequence[Job], launch: Launch) -> None:
         return
     submission = _submit(path, missing, launch)
     log.info(
-        "%s %s: %d workers for %d runs, logs in %s\n  tc-sweeps status %s  says where it stands\n"
+        "%s: %d workers for %d runs, logs in %s\n  tc-sweeps status %s  says where it stands\n"
         "  tc-sweeps cancel %s  ends it; the same command then goes on",
-        *(submission.executor.capitalize(), submission.id, submission.workers, submission.runs, submission.logs),
+        *(submission, submission.workers, submission.runs, submission.logs),
         *(path.name, path.name),
     )
     if launch.wait:
@@ -207,7 +208,7 @@ def _wait(submission: Submission, jobs: Sequence[Job]) -> None:
             if left and workers is not None and all(worker.ended for worker in workers):
                 break
             if workers is not None and (text := _counted(workers)) != told:
-                log.info("%s %s: %s", submission.executor.capitalize(), submission.id, told := text)
+                log.info("%s: %s", submission, told := text)
             if left:
                 time.sleep(polling(began))
     if left:
@@ -235,34 +236,28 @@ def _counted(workers: Sequence[WorkerState]) -> str:
 
 def standings(folder: SweepFolder) -> list[str]:
     """Return one line for each submission of a sweep whose workers have not all ended, as its scheduler sees it."""
-    lines = []
-    for submission in map(_read, folder.submissions()):
-        workers = _workers(submission)
-        if workers is None:
-            lines.append(f"{submission.executor.capitalize()} {submission.id}: its scheduler does not answer here.")
-        elif not all(worker.ended for worker in workers):
-            lines.append(f"{submission.executor.capitalize()} {submission.id}: {_counted(workers)}")
-    return lines
+    return [
+        f"{submission}: {'its scheduler does not answer here.' if workers is None else _counted(workers)}"
+        for submission, workers in _unended(folder)
+    ]
 
 
 def cancel(folder: SweepFolder) -> list[str]:
     """End all submissions of a sweep; return a line for each that had not ended."""
     lines = []
-    for submission in map(_read, folder.submissions()):
-        workers = _workers(submission)
-        if workers is not None and all(worker.ended for worker in workers):
-            continue
+    for submission, _ in _unended(folder):
         executor_of(submission.executor).cancel(submission)
-        lines.append(f"{submission.executor.capitalize()} {submission.id} is cancelled.")
+        lines.append(f"{submission} is cancelled.")
     return lines
 
 
-def _workers(submission: Submission) -> list[WorkerState] | None:
-    try:
-        return executor_of(submission.executor).workers(submission)
-    except ConfigError:  # its library is not installed where somebody looks
-        return None
-
-
-def _read(record: Mapping[str, Any]) -> Submission:
-    return Submission(**record)
+def _unended(folder: SweepFolder) -> Iterator[tuple[Submission, list[WorkerState] | None]]:
+    """Yield the submissions whose workers have not all ended, with what the scheduler says, None if it does not."""
+    for record in folder.submissions():
+        submission = Submission(**record)
+        try:
+            workers = executor_of(submission.executor).workers(submission)
+        except ConfigError:  # its library is not installed where somebody looks
+            workers = None
+        if workers is None or not all(worker.ended for worker in workers):
+            yield submission, workers

@@ -71,6 +71,20 @@ class SlurmLauncherConf(StackedLauncherConf):
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # any other option of sbatch
 
 
+@dataclass
+class RayLauncherConf(StackedLauncherConf):
+    """The keys of `hydra.launcher` for `hydra/launcher=ray`: those of `ray.remote` are named and meant as there."""
+
+    executor: str = "ray"
+    workers: int | None = 4  # actors, each of which trains until all runs are done
+    address: str = "auto"  # of the cluster: auto, or HOST:PORT
+    num_cpus: int = 1  # of a worker; without a GPU: as many processes train in it
+    num_gpus: float = 0
+    memory: int | None = None  # bytes
+    resources: dict[str, float] = field(default_factory=dict)
+    snapshot: bool = False  # copy the package into the sweep's folder and have the workers run that
+
+
 class StackedLauncher(Launcher):
     """Trains the jobs of a multirun together.
 
@@ -153,20 +167,6 @@ class StackedLauncher(Launcher):
             with self._current(config):
                 self._context.callbacks.on_job_end(config=config, job_return=returned)
         return returned
-
-
-@dataclass
-class RayLauncherConf(StackedLauncherConf):
-    """The keys of `hydra.launcher` for `hydra/launcher=ray`: those of `ray.remote` are named and meant as there."""
-
-    executor: str = "ray"
-    workers: int | None = 4  # actors, each of which trains until all runs are done
-    address: str = "auto"  # of the cluster: auto, or HOST:PORT
-    num_cpus: int = 1  # of a worker; without a GPU: as many processes train in it
-    num_gpus: float = 0
-    memory: int | None = None  # bytes
-    resources: dict[str, float] = field(default_factory=dict)
-    snapshot: bool = False  # copy the package into the sweep's folder and have the workers run that
 
 
 for name, node in (("stacked", StackedLauncherConf), ("slurm", SlurmLauncherConf), ("ray", RayLauncherConf)):

@@ -64,8 +64,7 @@ def command(shell: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             text=True,
             # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            # WANDB_SERVICE would have it use the service of this process.
-            env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR" and not k.startswith("WANDB_")},
+            env=own_environment(),
         )
         started.append(process)
         return process
@@ -74,6 +73,14 @@ def command(shell: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def own_environment() -> dict[str, str]:
+    """Return this environment without what commands in this process have left there: none of it is a user's.
+
+    WANDB_SERVICE would have another process use the service of this one.
+    """
+    return {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR" and not k.startswith("WANDB_")}
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:

@@ -19,6 +19,9 @@ import pandas as pd
 import pytest
 
 import tc_sweeps
+from tests.behaviour.conftest import own_environment, shell
+
+__all__ = ["Slurm", "environment", "numbers", "processes", "run", "shell", "slurm", "wait_until", "working"]
 
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol")
 CONF = """\
@@ -47,7 +50,7 @@ ReturnToService=2
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 KillWait=3
-MinJobAge={job_age}
+MinJobAge=300
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -56,6 +59,13 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs={cpus} Real
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=scavenge Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=15
 """
+MUNGE = {
+    "socket": "munge.sock",
+    "key-file": "munge.key",
+    "pid-file": "munged.pid",
+    "log-file": "log/munged.log",
+    "seed-file": "munge.seed",
+}
 
 
 @dataclass(frozen=True)
@@ -88,9 +98,7 @@ def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     folder.chmod(0o755)
     ports = _free_ports(3)
     numbers = dict(zip(("port", "port1", "port2"), ports, strict=True))
-    text = CONF.format(
-        host=socket.gethostname().split(".")[0], folder=folder, cpus=os.cpu_count(), job_age=300, **numbers
-    )
+    text = CONF.format(host=socket.gethostname().split(".")[0], folder=folder, cpus=os.cpu_count(), **numbers)
     (folder / "slurm.conf").write_text(text)
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
@@ -123,15 +131,6 @@ def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-MUNGE = {
-    "socket": "munge.sock",
-    "key-file": "munge.key",
-    "pid-file": "munged.pid",
-    "log-file": "log/munged.log",
-    "seed-file": "munge.seed",
-}
-
-
 @pytest.fixture
 def slurm(_slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     """Return a Slurm with two nodes and the partitions main and scavenge, whose jobs those of main preempt."""
@@ -150,19 +149,10 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a fresh folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def run(*arguments: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
     """Run `tc-sweeps ARGUMENTS` and return how it ended; no launch may wait for ever."""
     command = [sys.executable, "-c", "from tc_sweeps.cli import main; main()", *arguments]
-    # What commands in this process have left in its environment is no user's.
-    own = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR" and not k.startswith("WANDB_")}
-    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=seconds, check=False)
+    return subprocess.run(command, env=own_environment(), capture_output=True, text=True, timeout=seconds, check=False)
 
 
 def numbers(sweep: str) -> pd.DataFrame:
