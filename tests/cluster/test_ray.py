@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import tc_sweeps
-from tests.cluster.conftest import numbers, processes, run, wait_until, working
+from tests.cluster.conftest import numbers, run, wait_until, working
 
 pytest.importorskip("ray", reason="needs the extra ray")
 pytestmark = pytest.mark.slow
@@ -45,13 +45,20 @@ def address() -> Iterator[str]:
         del os.environ["RAY_AUTH_MODE"]
 
 
+def actors_of(sweep: str) -> list[int]:
+    """Return the processes of the actors whose workers train: the parents of those that hold leases."""
+    workers = {json.loads(lease)["pid"] for lease in working(sweep)}
+    stats = [Path(f"/proc/{pid}/stat").read_text() for pid in workers]
+    return sorted({int(stat.rpartition(")")[2].split()[1]) for stat in stats})
+
+
 def test_a_sweep_though_a_worker_is_killed(shell: Path, address: str) -> None:
     long = [*QUICK, "training.steps=2000", "training.evaluations=40", "training.checkpoint_seconds=0", SEEDS]
     launcher = ["hydra/launcher=ray", f"hydra.launcher.address={address}", "hydra.launcher.workers=2"]
     command = [sys.executable, "-m", "tc_sweeps", "-m", "sweep=there", *long, *launcher, "hydra.launcher.memory_mib=2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launch:
         wait_until(lambda: len(working("there")) == 2)
-        actors = processes(r"ray::_Worker")
+        actors = actors_of("there")
         assert len(actors) == 2
         os.kill(actors[0], signal.SIGKILL)
         out, _ = launch.communicate(timeout=240)
@@ -75,10 +82,25 @@ def test_leave_and_cancel(shell: Path, address: str) -> None:
     assert left.returncode == 0, left.stderr
     wait_until(lambda: "2 running" in run("status", "left").stdout)
     assert "1 alive" in run("status", "left").stdout
+    wait_until(lambda: len(actors_of("left")) == 1)
+    [actor] = actors_of("left")
     assert "is cancelled" in run("cancel", "left").stdout
-    wait_until(lambda: not processes(r"ray::_Worker"))
+    wait_until(lambda: not Path(f"/proc/{actor}").exists())
     wait_until(lambda: "2 interrupted" in run("status", "left").stdout)
     assert set(tc_sweeps.load_sweep("left")["state"]) == {"interrupted"}
+
+
+def test_a_worker_that_has_no_room_yet_trains_later_though_its_launch_has_left(shell: Path, address: str) -> None:
+    launcher = ["hydra/launcher=ray", f"hydra.launcher.address={address}", "hydra.launcher.wait=false"]
+    whole = [*launcher, "hydra.launcher.num_cpus=2"]  # a node of the two
+    endless = [*QUICK, "training.steps=500000", "seed=1,2", *whole, "hydra.launcher.workers=2"]
+    assert run("run", "-m", "sweep=first", *endless).returncode == 0
+    wait_until(lambda: "2 running" in run("status", "first").stdout)
+    later = [*QUICK, "training.steps=20", "training.evaluations=2", "seed=1,2", *whole, "hydra.launcher.workers=1"]
+    assert run("run", "-m", "sweep=later", *later).returncode == 0
+    assert "2 queued" in run("status", "later").stdout
+    assert "is cancelled" in run("cancel", "first").stdout
+    wait_until(lambda: "2 finished" in run("status", "later").stdout)
 
 
 def test_without_a_cluster_it_is_one_sentence(shell: Path) -> None:

@@ -22,9 +22,12 @@ NAMESPACE = "tc_sweeps"
 
 
 class _Worker:
-    """An actor that works on one task, and then ends."""
+    """An actor that works on one task, and then ends.
 
-    def work(self, task: Task, log: str) -> None:
+    The work is its constructor: a call of a method would be lost where the launch leaves before the actor has room.
+    """
+
+    def __init__(self, task: Task, log: str) -> None:
         """Do the task; what it prints goes to the file `log`."""
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
@@ -50,7 +53,8 @@ def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) ->
             runtime_env={"env_vars": {"PYTHONPATH": code}} if code else None,
             **options,
         )
-        actor.remote().work.remote(task, str(logs / f"{identity}_{place}.out"))
+        actor.remote(task, str(logs / f"{identity}_{place}.out"))
+        ray.get_actor(f"{identity}_{place}")  # returns when the cluster knows of it
     return identity
 
 
