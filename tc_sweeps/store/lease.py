@@ -2,7 +2,8 @@
 
 A lease is a file in the run's folder that names its worker; a worker is a process that holds leases and shows that it
 lives by touching its heartbeat file, `outputs/<sweep>/.workers/<token>`. A lease whose worker is dead is taken over: at
-once where the worker's process is gone from this host, and after a minute without a heartbeat where it ran on another.
+once where the worker's process could be seen from here and is gone, and after a minute without a heartbeat where it ran
+on another host or in another container.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Worker:
         self._seconds = heartbeat_seconds
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self._held: dict[str, RunFolder] = {}
+        self._held: set[Path] = set()
 
     def __enter__(self) -> Worker:
         self._heartbeat.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +53,8 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        for folder in list(self._held.values()):
-            self.release(folder)
+        for lease in list(self._held):
+            self._give_back(lease)
         self._heartbeat.unlink(missing_ok=True)
 
     def claim(self, folders: Sequence[RunFolder], wanted: Callable[[RunFolder], bool]) -> list[RunFolder]:
@@ -62,35 +63,49 @@ class Worker:
         with locked(self.sweep / ".leases"):  # one process of a host at a time; O_EXCL keeps hosts apart
             for folder in folders:
                 # Before it is taken too: of a sweep that is nearly done most runs are not wanted.
-                if wanted(folder) and self._take(folder) and wanted(folder):
+                if wanted(folder) and self._take(_lease(folder)) and wanted(folder):
                     claimed.append(folder)
-                elif folder.run_id in self._held:
+                elif _lease(folder) in self._held:
                     self.release(folder)
         return claimed
 
+    def keep_watch(self, crew: str) -> bool:
+        """Whether this worker, of those that go by the name `crew`, is the one that waits for what others train.
+
+        If one of them dies it takes over. The watch is a lease too: it passes on if its worker is dead.
+        """
+        watch = self.sweep / f".watch-{crew}"
+        with locked(self.sweep / ".leases"):
+            return watch in self._held or self._take(watch)
+
     def holds(self, folder: RunFolder) -> bool:
         """Whether the run is still this worker's; to be asked before anything is published."""
-        return _read(_lease(folder)).get("token") == self.token
+        return self._is_mine(_lease(folder))
 
     def release(self, folder: RunFolder) -> None:
         """Give a run back."""
-        del self._held[folder.run_id]
-        if self.holds(folder):
-            _lease(folder).unlink(missing_ok=True)
+        self._give_back(_lease(folder))
 
-    def _take(self, folder: RunFolder) -> bool:
-        lease = _lease(folder)
+    def _is_mine(self, lease: Path) -> bool:
+        return _read(lease).get("token") == self.token
+
+    def _give_back(self, lease: Path) -> None:
+        self._held.remove(lease)
+        if self._is_mine(lease):
+            lease.unlink(missing_ok=True)
+
+    def _take(self, lease: Path) -> bool:
         lease.parent.mkdir(parents=True, exist_ok=True)
         try:
             with lease.open("x", encoding="utf-8") as file:
                 file.write(self._identity)
         except FileExistsError:
-            if is_alive(folder):
+            if _is_held(lease, self._heartbeat.parent):
                 return False
             # Two hosts that take over the same lease at once both write here: the later one holds it, and the other
             # sees that before it publishes.
             lease.write_text(self._identity, encoding="utf-8")
-        self._held[folder.run_id] = folder
+        self._held.add(lease)
         return True
 
     def _beat(self) -> None:
@@ -103,14 +118,7 @@ class Worker:
 
 def is_alive(folder: RunFolder) -> bool:
     """Whether a worker that lives holds the run."""
-    owner = _read(_lease(folder))
-    if not owner:
-        # Nobody, or somebody who is writing the lease at this moment, or whose disk was full: alive while it is new.
-        return not _expired(_lease(folder), 5.0)
-    here = _this_process()
-    if owner["host"] == here["host"]:
-        return bool(owner["boot"] == here["boot"] and _started(owner["pid"]) == owner["started"])
-    return not _expired(folder.path.parent / ".workers" / owner["token"], EXPIRY_SECONDS)
+    return _is_held(_lease(folder), folder.path.parent / ".workers")
 
 
 def standing(folder: RunFolder) -> dict[str, Any]:
@@ -131,6 +139,16 @@ def _lease(folder: RunFolder) -> Path:
     return folder.path / ".lease"
 
 
+def _is_held(lease: Path, heartbeats: Path) -> bool:
+    owner = _read(lease)
+    if not owner:
+        # Nobody, or somebody who is writing the lease at this moment, or whose disk was full: alive while it is new.
+        return not _expired(lease, 5.0)
+    if owner["place"] == _place():
+        return bool(_started(owner["pid"]) == owner["started"])
+    return not _expired(heartbeats / owner["token"], EXPIRY_SECONDS)
+
+
 def _read(lease: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(lease.read_text(encoding="utf-8")))
@@ -147,13 +165,17 @@ def _expired(file: Path, seconds: float) -> bool:
 
 
 def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    return {"place": _place(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
-def _boot() -> str | None:
-    """Return what names the time since the machine was started, where the system tells."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else None
+def _place() -> list[str]:
+    """Return what names the processes that can be seen from here: a host since its start, or a container.
+
+    Host names alone do not: containers may share one.
+    """
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    on_linux = [boot.read_text().strip(), str(namespace.readlink())] if boot.exists() and namespace.exists() else []
+    return [socket.gethostname(), *on_linux]
 
 
 def _started(pid: int) -> int | None:

@@ -1,19 +1,21 @@
 """Sweeps on machines of a cluster: what is submitted to a scheduler, what its workers do, and how a launch waits.
 
 A scheduler is given workers, not runs. A worker goes through the stacks of the sweep, trains what nobody else does, and
-ends when all runs are done: one array of a few tasks serves any number of runs, and what a dead worker held is taken
-over by the others. What became of the runs stands in the store; the scheduler is only asked who works.
+ends when nothing is left to begin, one of them when all runs are done: one array of a few tasks serves any number of
+runs, and what a dead worker held is taken over by the others. What became of the runs stands in the store; the
+scheduler is only asked who works.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +47,7 @@ class Task:
     _local: LocalSweep | None = field(default=None, init=False, repr=False)
 
     def __call__(self) -> None:
-        """Work until all runs are done, or until the scheduler asks to stop; it then ends this process itself."""
+        """Work until nothing is left to do, or until the scheduler asks to stop; it then ends this process itself."""
         logging.getLogger("submitit").propagate = False  # it writes its own lines
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S", force=True)
         os.chdir(self.cwd)
@@ -83,6 +85,7 @@ class Submission:
     code_version: str
     command: str | None
     address: str | None = None  # of a Ray cluster
+    done: bool = False  # the launch that submitted it has seen all its runs done
 
     def __str__(self) -> str:
         return f"{self.executor.capitalize()} {self.id}"
@@ -137,8 +140,8 @@ def train_elsewhere(path: Path, jobs: Sequence[Job], launch: Launch) -> None:
         *(submission, submission.workers, submission.runs, submission.logs),
         *(path.name, path.name),
     )
-    if launch.wait:
-        _wait(submission, missing)
+    if launch.wait and _wait(submission, missing):
+        SweepFolder(path).add_submission(asdict(replace(submission, done=True)))
 
 
 def _submit(path: Path, missing: Sequence[Job], launch: Launch) -> Submission:
@@ -155,7 +158,7 @@ def _submit(path: Path, missing: Sequence[Job], launch: Launch) -> Submission:
             workers=processes,
             memory_mib=launch.memory_mib,
             machines=workers,
-            apart=True,
+            crew=secrets.token_hex(4),
             experiment=launch.experiment,
         ),
         str(Path.cwd()),
@@ -190,8 +193,8 @@ def _snapshot(folder: SweepFolder) -> Path:
     return place
 
 
-def _wait(submission: Submission, jobs: Sequence[Job]) -> None:
-    """Wait until the runs are done, or until no worker is left to train them.
+def _wait(submission: Submission, jobs: Sequence[Job]) -> bool:
+    """Wait until the runs are done, or until no worker is left to train them; return whether they are done.
 
     Why a run was left stands in its status then.
     """
@@ -213,6 +216,7 @@ def _wait(submission: Submission, jobs: Sequence[Job]) -> None:
                 time.sleep(polling(began))
     if left:
         _leave(submission, left, executor.workers(submission) or [])
+    return not left
 
 
 def _leave(submission: Submission, left: Sequence[Job], workers: Sequence[WorkerState]) -> None:
@@ -238,23 +242,26 @@ def standings(folder: SweepFolder) -> list[str]:
     """Return one line for each submission of a sweep whose workers have not all ended, as its scheduler sees it."""
     return [
         f"{submission}: {'its scheduler does not answer here.' if workers is None else _counted(workers)}"
-        for submission, workers in _unended(folder)
+        for submission, workers in _unended([one for one in _submissions(folder) if not one.done])
     ]
 
 
 def cancel(folder: SweepFolder) -> list[str]:
     """End all submissions of a sweep; return a line for each that had not ended."""
     lines = []
-    for submission, _ in _unended(folder):
+    for submission, _ in _unended(_submissions(folder)):
         executor_of(submission.executor).cancel(submission)
         lines.append(f"{submission} is cancelled.")
     return lines
 
 
-def _unended(folder: SweepFolder) -> Iterator[tuple[Submission, list[WorkerState] | None]]:
-    """Yield the submissions whose workers have not all ended, with what the scheduler says, None if it does not."""
-    for record in folder.submissions():
-        submission = Submission(**record)
+def _submissions(folder: SweepFolder) -> list[Submission]:
+    return [Submission(**record) for record in folder.submissions()]
+
+
+def _unended(submissions: Sequence[Submission]) -> Iterator[tuple[Submission, list[WorkerState] | None]]:
+    """Yield those whose workers have not all ended, with what the scheduler says, None if it does not."""
+    for submission in submissions:
         try:
             workers = executor_of(submission.executor).workers(submission)
         except ConfigError:  # its library is not installed where somebody looks

@@ -62,7 +62,8 @@ class Launch:
     wait: bool = True  # for the results of another machine
     scheduler: Mapping[str, Any] = field(default_factory=dict)  # what a scheduler is told, by its own words
     machines: int = 1  # that share the work, each with so many workers
-    apart: bool = False  # train in processes of their own, which a scheduler may stop
+    # Names the workers of a submission: each may be stopped by its scheduler, and one stays until all runs are done.
+    crew: str | None = None
     threaded: bool = False  # the process that launches has threads, and a fork would copy what they hold
     experiment: str | None = None
     name: str | None = None  # of the multirun in plan.json; None for a single run
@@ -219,8 +220,9 @@ class LocalSweep:
                 runs = f"{most} run{'s' * (most != 1)}"
                 log.info("Stacks: %d, of up to %s. Workers: %d.", len(plan.stacks), runs, plan.workers)
             with Screen() as screen:
-                if self.launch.apart:
-                    self._supervise(plan, screen, wait=True)
+                if self.launch.crew is not None:  # in processes of their own, which can be stopped
+                    if self._supervise(plan, screen, wait=True):
+                        return
                     continue
                 if plan.workers > 1 and not self._supervise(plan, screen, wait=False):
                     continue  # a worker was killed
@@ -231,7 +233,10 @@ class LocalSweep:
                 folder.set_state("failed", reason=f"its worker was killed {ATTEMPTS} times; memory may have run out")
 
     def work(self, stacks: Sequence[Stack], display: Display, *, slot: int = 0, wait: bool) -> None:
-        """Go through the stacks and train what nobody else does; `wait`: until others have trained the rest."""
+        """Go through the stacks and train what nobody else does; `wait`: until others have trained the rest.
+
+        Of a crew only one worker waits, so that the others do not keep the machines that they were given.
+        """
         with Worker(self.path) as worker:
             while True:
                 looks = time.monotonic()
@@ -248,12 +253,15 @@ class LocalSweep:
                     looks = time.monotonic()
                 if not wait or all(job.folder.done for stack in stacks for job in stack.jobs):
                     return
+                if self.launch.crew is not None and not worker.keep_watch(self.launch.crew):
+                    log.info("Nobody needs this worker any more: others train what is left.")
+                    return
                 self._stop.sleep(polling(looks))
 
     def listen_for_signals(self) -> None:
         """In a worker's process: stop orderly, with a checkpoint first where a scheduler gives the time for it."""
-        signal.signal(signal.SIGTERM, self._stop.ask if self.launch.apart else interrupt)
-        if self.launch.apart:
+        signal.signal(signal.SIGTERM, self._stop.ask if self.launch.crew else interrupt)
+        if self.launch.crew:
             signal.signal(signal.SIGUSR2, self._stop.ask)
 
     def _train(self, stack: _Claimed) -> None:

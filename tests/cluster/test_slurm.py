@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -74,6 +75,25 @@ def test_workers_that_all_end_leave_a_launch_that_says_why(shell: Path, slurm: S
     assert set(frame["state"]) == {"interrupted"}
     assert (frame["reason"].str.contains("CANCELLED|signal")).all()
     assert "No scheduler has anything left" in run("cancel", "gone").stdout
+
+
+def test_one_idle_worker_stays_and_takes_over_from_a_dead_one(shell: Path, slurm: Slurm) -> None:
+    long = [*QUICK, "training.steps=10,11,6000", "training.evaluations=10", "training.checkpoint_seconds=0"]
+    command = [sys.executable, "-m", "tc_sweeps", "-m", "sweep=there", *long, *ON_SLURM, "hydra.launcher.workers=3"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launch:
+        wait_until(lambda: "2 finished" in run("status", "there").stdout)
+        [job] = [path.stem.removeprefix("slurm-") for path in Path("outputs/there/.jobs").glob("slurm-*.json")]
+        wait_until(lambda: [task["JobState"] for task in slurm.tasks(job).values()].count("COMPLETED") == 1)
+        wait_until(lambda: working("there"))
+        [owner] = working("there")
+        [busy] = [task for task in "012" if json.loads(owner)["pid"] in _processes(job, task)]
+        for pid in _processes(job, busy):
+            os.kill(pid, signal.SIGKILL)
+        out, _ = launch.communicate(timeout=240)
+    assert launch.returncode == 0, out
+    ends = ["COMPLETED", "COMPLETED", "FAILED"]
+    wait_until(lambda: sorted(task["JobState"] for task in slurm.tasks(job).values()) == ends)
+    assert json.loads(Path("outputs/there/.jobs", f"slurm-{job}.json").read_text())["done"]
 
 
 def test_a_search_waits_for_its_trials_though_told_not_to(shell: Path, slurm: Slurm) -> None:

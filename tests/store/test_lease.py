@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import socket
+import shutil
 import subprocess
 import sys
 import time
@@ -61,8 +61,7 @@ def test_what_is_not_wanted_is_not_kept(folders: list[RunFolder]) -> None:
     [
         {"pid": None},  # the process is gone
         {"started": 1},  # its number belongs to another process now
-        {"boot": "before"},  # the machine was started again
-        {"host": "elsewhere"},  # without a heartbeat
+        {"place": ["elsewhere"]},  # without a heartbeat
     ],
 )
 def test_a_dead_worker_is_taken_over(folders: list[RunFolder], changes: dict[str, object]) -> None:
@@ -72,14 +71,45 @@ def test_a_dead_worker_is_taken_over(folders: list[RunFolder], changes: dict[str
         assert worker.claim(folders[:1], always) == folders[:1]
 
 
+@pytest.mark.parametrize("part", [0, 1, 2], ids=["host", "boot", "container"])
 @pytest.mark.parametrize(("age", "alive"), [(50, True), (70, False)])
-def test_another_host_is_believed_for_a_minute(folders: list[RunFolder], age: float, alive: bool) -> None:
-    leave_lease(folders[0], host=socket.gethostname() + "-other")
+def test_another_place_is_believed_for_a_minute(folders: list[RunFolder], age: float, alive: bool, part: int) -> None:
+    place = lease._place()
+    place[part] += "-other"
+    leave_lease(folders[0], place=place, pid=dead_pid())
     heartbeat = folders[0].path.parent / ".workers" / "other"
     heartbeat.parent.mkdir()
     heartbeat.touch()
     os.utime(heartbeat, (time.time() - age,) * 2)
     assert is_alive(folders[0]) == alive
+
+
+def test_a_container_with_the_same_host_name_is_not_taken_for_dead(folders: list[RunFolder]) -> None:
+    work = """
+import sys, time
+from pathlib import Path
+from tc_sweeps.store import RunFolder, Worker
+folder = RunFolder(Path(sys.argv[1]))
+with Worker(folder.path.parent) as worker:
+    worker.claim([folder], lambda _: True)
+    print("claimed", flush=True)
+    time.sleep(60)
+"""
+    container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", work]
+    if shutil.which(container[0]) is None:
+        pytest.skip("there is no unshare here")
+    with subprocess.Popen(
+        [*container, folders[0].path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if "claimed" not in process.stdout.readline():
+            pytest.skip(f"no process namespace is to be had here: {process.stderr.read().strip()}")
+        assert is_alive(folders[0])
+        process.kill()
+    heartbeat = next(folders[0].path.parent.glob(".workers/*"))
+    os.utime(heartbeat, (time.time() - 61,) * 2)
+    assert not is_alive(folders[0])
 
 
 def test_a_living_worker_beats(folders: list[RunFolder]) -> None:
@@ -99,6 +129,20 @@ def test_a_worker_that_lost_its_lease_knows_and_leaves_it_alone(folders: list[Ru
         assert not slow.holds(folders[0])
         slow.release(folders[0])
         assert is_alive(folders[0])
+
+
+def test_one_of_a_crew_keeps_watch(folders: list[RunFolder]) -> None:
+    sweep = folders[0].path.parent
+    with Worker(sweep) as second:
+        with Worker(sweep) as first:
+            assert [first.keep_watch("crew"), second.keep_watch("crew")] == [True, False]
+            assert first.keep_watch("crew"), "it still does"
+            assert second.keep_watch("other"), "each crew has its own"
+        assert second.keep_watch("crew")
+    (sweep / ".watch-crew").write_text(json.dumps({"token": "dead", **lease._this_process(), "pid": dead_pid()}))
+    with Worker(sweep) as third:
+        assert third.keep_watch("crew")
+    assert not list(sweep.glob(".watch-*"))
 
 
 def claim_all(sweep: Path, results: multiprocessing.Queue[list[str]]) -> None:

@@ -63,7 +63,7 @@ def test_a_task_trains_what_was_frozen(tmp_path: Path) -> None:
     jobs = [Job.of(resolve({**SMALL, "sweep": "frozen", "seed": seed}), tmp_path) for seed in (1, 2)]
     for job in jobs:
         job.folder.queue(job.config)
-    launch = Launch(workers=1, apart=True, machines=2)
+    launch = Launch(workers=1, crew="one", machines=2)
     task = Task(str(tmp_path / "frozen"), [job.folder.run_id for job in jobs], launch, str(tmp_path))
     (tmp_path / "task.pickle").write_bytes(pickle.dumps(task))
     work = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))()"
