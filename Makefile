@@ -28,7 +28,7 @@ demo: .venv/installed ## train two small sweeps, print their tables and draw the
 	@echo "  $(BIN)/tc-sweeps figure mine --x model.width --y artifacts/per_ngram    its figure"
 
 test: .venv/installed ## run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
 lint: .venv/installed ## check style, format, types and the direction of imports
 	$(BIN)/ruff check .
