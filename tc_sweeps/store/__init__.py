@@ -3,7 +3,7 @@
 from tc_sweeps.store.checkpoints import Checkpoints, Saved
 from tc_sweeps.store.folder import OUTPUTS, Job, RunFolder
 from tc_sweeps.store.identity import code_version, run_id
-from tc_sweeps.store.lease import Worker, is_alive, standing
+from tc_sweeps.store.lease import Worker, is_alive, standing, was_held_by
 from tc_sweeps.store.sweep_folder import SweepFolder
 from tc_sweeps.store.tracking import Mirror, drain, open_mirror
 
@@ -22,4 +22,5 @@ __all__ = [
     "open_mirror",
     "run_id",
     "standing",
+    "was_held_by",
 ]

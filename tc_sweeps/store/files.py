@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+
+log = logging.getLogger(__name__)
 
 TEMPORARY_SECONDS = 3600.0  # no file takes so long to write: what is older was left behind by a killed process
 
@@ -75,8 +80,21 @@ def _is_gone(temporary: Path) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock on `path` (made if missing) against the other processes of this host."""
+    """Hold an advisory lock on `path` (made if missing) against the other processes of this host.
+
+    A file system that has no locks, as a Lustre that is mounted without them, is used without.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            _warn_of_no_locks()
         yield
+
+
+@cache
+def _warn_of_no_locks() -> None:
+    log.warning("This file system has no locks: start one launch of a sweep at a time.")

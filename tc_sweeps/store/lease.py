@@ -14,14 +14,14 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from tc_sweeps.store.files import locked
 from tc_sweeps.store.folder import RunFolder, is_pruned
 
-__all__ = ["Worker", "is_alive", "standing"]
+__all__ = ["Worker", "is_alive", "standing", "was_held_by"]
 
 HEARTBEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 60.0
@@ -60,13 +60,18 @@ class Worker:
     def claim(self, folders: Sequence[RunFolder], wanted: Callable[[RunFolder], bool]) -> list[RunFolder]:
         """Take the leases of those folders that nobody alive holds and that are `wanted`, looked at under the lease."""
         claimed = []
+        # Before the lock, which others wait for, and before a lease is taken: of a sweep that is nearly done most runs
+        # are not wanted.
+        folders = [folder for folder in folders if wanted(folder)]
+        if not folders:
+            return []
         with locked(self.sweep / ".leases"):  # one process of a host at a time; O_EXCL keeps hosts apart
             for folder in folders:
-                # Before it is taken too: of a sweep that is nearly done most runs are not wanted.
-                if wanted(folder) and self._take(_lease(folder)) and wanted(folder):
-                    claimed.append(folder)
-                elif _lease(folder) in self._held:
-                    self.release(folder)
+                if self._take(_lease(folder)):
+                    if wanted(folder):
+                        claimed.append(folder)
+                    else:
+                        self.release(folder)
         return claimed
 
     def keep_watch(self, crew: str) -> bool:
@@ -119,6 +124,12 @@ class Worker:
 def is_alive(folder: RunFolder) -> bool:
     """Whether a worker that lives holds the run."""
     return _is_held(_lease(folder), folder.path.parent / ".workers")
+
+
+def was_held_by(folder: RunFolder, pids: Collection[int]) -> bool:
+    """Whether the run's lease is that of one of these processes, which can be seen from here, alive or dead."""
+    owner = _read(_lease(folder))
+    return bool(owner) and owner["place"] == _place() and owner["pid"] in pids
 
 
 def standing(folder: RunFolder) -> dict[str, Any]:

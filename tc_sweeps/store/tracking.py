@@ -17,6 +17,7 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -142,14 +143,18 @@ class _Writer:
         # It finds what this process finds, and a W&B service of its own: the one of another process ends with that.
         environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
         environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", wandb_process.__file__, str(INIT_SECONDS), str(FINISH_SECONDS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env=environment,
-            start_new_session=True,  # Ctrl-C ends the training, not what is left to show of it
-        )
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, wandb_process.NOT_FOR_US)  # until it can say so itself
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", wandb_process.__file__, str(INIT_SECONDS), str(FINISH_SECONDS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env=environment,
+                start_new_session=True,  # Ctrl-C ends the training, not what is left to show of it
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         # A message lies in the buffer before it is sent: what a signal interrupts is completed by the next one.
         self._messages = io.BufferedWriter(cast(io.FileIO, self._process.stdin), PIPE_BYTES)
         self._voice = cast(io.FileIO, self._process.stdout)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SHOW_SECONDS = 0.5
 # W&B's own 15 s would lose everything of a short run that is killed.
 FLUSH_SECONDS = 0.5
+# The end of the messages ends this process; a signal that ends the training must not end its last words, and Slurm
+# sends its signals to all processes of a task.
+NOT_FOR_US = (signal.SIGTERM, signal.SIGUSR2)
 BACKLOG = 20_000  # messages of 1 to 2 KB; only then does W&B hold the training up
 
 
@@ -204,8 +207,9 @@ def _first_line(error: Exception) -> str:
 
 def main() -> None:
     """Do what the messages say until they end."""
-    # The end of the messages ends this process; a signal that ends the training must not end its last words.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in NOT_FOR_US:  # held back until here
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_FOR_US)
     messages, voice = _take_streams()
     incoming: queue.Queue[_Message | None] = queue.Queue(BACKLOG)
     sender_is_gone = threading.Event()

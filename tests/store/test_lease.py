@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -143,6 +145,27 @@ def test_one_of_a_crew_keeps_watch(folders: list[RunFolder]) -> None:
     with Worker(sweep) as third:
         assert third.keep_watch("crew")
     assert not list(sweep.glob(".watch-*"))
+
+
+def test_whose_lease_it_was_is_known_when_its_worker_is_dead(folders: list[RunFolder]) -> None:
+    pid = dead_pid()
+    leave_lease(folders[0], pid=pid)
+    leave_lease(folders[1], pid=pid, place=["elsewhere"])
+    assert [lease.was_held_by(folder, [pid]) for folder in folders] == [True, False, False]
+    assert not lease.was_held_by(folders[0], [pid + 1])
+
+
+def test_a_file_system_without_locks_is_used_without(
+    folders: list[RunFolder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Worker(folders[0].path.parent) as first, Worker(folders[0].path.parent) as second:
+        assert first.claim(folders[:2], always) == folders[:2]
+        assert second.claim(folders, always) == folders[2:]
+    assert caplog.text.count("has no locks") == 1
 
 
 def claim_all(sweep: Path, results: multiprocessing.Queue[list[str]]) -> None:

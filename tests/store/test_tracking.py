@@ -365,6 +365,11 @@ def test_ctrl_c_and_a_scheduler_s_signal_do_not_cut_the_mirror_short(tmp_path: P
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "logged\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children
+        for child in children:  # as Slurm does, which knows of no sessions
+            os.kill(int(child), signal.SIGUSR2)
+            os.kill(int(child), signal.SIGTERM)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         process.communicate(timeout=60)
     run = wandb_files.read_run(tmp_path / "demo")
