@@ -225,10 +225,16 @@ def status(arguments: argparse.Namespace) -> None:
 def cancel(arguments: argparse.Namespace) -> None:
     """End what a scheduler has of a sweep."""
     from tc_sweeps.report import find_sweep
+    from tc_sweeps.report.frame import listed
     from tc_sweeps.sweep.cluster import cancel
 
-    lines = cancel(find_sweep(arguments.sweep))
-    print("\n".join(lines) or "No scheduler has anything left of this sweep.")
+    cancelled, unanswered = cancel(find_sweep(arguments.sweep))
+    for submission in cancelled:
+        print(f"{submission} is cancelled.")
+    if unanswered:
+        raise ConfigError(f"No scheduler answers here for {listed(unanswered)}, which may go on: cancel it from there.")
+    if not cancelled:
+        print("No scheduler has anything left of this sweep.")
 
 
 def table(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ __all__ = ["Submission", "Task", "WorkerState", "cancel", "executor_of", "standi
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
+STOP_MARGIN_SECONDS = 15  # before a time limit, for what comes after the last evaluation
 WAIT_FOR_THE_END_SECONDS = 600.0  # that a scheduler may take to end a worker which it has told to stop
 
 
@@ -55,14 +57,16 @@ class Task:
         signal.signal(signal.SIGTERM, self._stop)
         folders = [RunFolder(Path(self.sweep, run_id)) for run_id in self.run_ids]
         self._local.train([Job(resolve(folder.read_config()), folder) for folder in folders])
+        if all(folder.done for folder in folders):
+            SweepFolder(Path(self.sweep)).remake_results()  # for a launch that has left
 
-    def stop(self) -> None:
-        """Have what is in training saved and given back; returns when it is."""
+    def stop(self, number: int = signal.SIGUSR2) -> None:
+        """Have what is in training saved and given back; returns when it is. `number`: see `LocalSweep.stop`."""
         if self._local is not None:
-            self._local.stop()
+            self._local.stop(number)
 
-    def _stop(self, *_: object) -> None:
-        self.stop()
+    def _stop(self, number: int, _: object) -> None:
+        self.stop(number)
         log.info("Stopped by the scheduler: what was in training is saved.")
         # A job that is preempted is put back into the queue only if it does not end by itself.
         time.sleep(WAIT_FOR_THE_END_SECONDS)
@@ -79,7 +83,8 @@ class Submission:
     executor: str  # slurm or ray
     id: str  # as the scheduler names it
     workers: int
-    runs: int
+    run_ids: list[str]
+    settings: dict[str, Any]  # what the scheduler was told
     logs: str  # the folder of the workers' output
     submitted: str  # when, UTC
     code_version: str
@@ -104,12 +109,15 @@ class WorkerState:
 class Executor(Protocol):
     """A way to have tasks run elsewhere: the modules `slurm` and `ray` of `tc_sweeps.sweep.executors`."""
 
-    def submit(self, task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> str:
-        """Submit so many workers; return what names them. Raises ConfigError where the scheduler refuses."""
+    def submit(self, task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> tuple[str, str | None]:
+        """Submit so many workers; return what names them, and the cluster's address where it has one.
+
+        Raises ConfigError where the scheduler refuses.
+        """
         ...
 
     def workers(self, submission: Submission) -> list[WorkerState] | None:
-        """Return what the scheduler says of the workers; None where it does not answer."""
+        """Return what the scheduler says of the workers; None where theirs does not answer."""
         ...
 
     def cancel(self, submission: Submission) -> None:
@@ -128,143 +136,163 @@ def executor_of(name: str) -> Executor:
 
 
 def train_elsewhere(path: Path, jobs: Sequence[Job], launch: Launch) -> None:
-    """Submit workers for the runs of a sweep that are missing, and wait for them unless the launch does not."""
+    """Submit workers for the runs of a sweep that are missing, and wait for them unless the launch does not.
+
+    Runs that workers of an earlier launch with the same settings are at are left to those.
+    """
     missing = [job for job in jobs if not job.folder.done]
     log.info("%s: %d runs, %d to train", path, len(jobs), len(missing))
     if not missing:
         return
-    submission = _submit(path, missing, launch)
+    folder, ids = SweepFolder(path), {job.folder.run_id for job in missing}
+    settings = dict(launch.scheduler) | {"workers": launch.workers}
+    live = [one for one, workers in _unended(_submissions(folder)) if workers and one.settings == settings]
+    at_work = [one for one in live if ids & set(one.run_ids)]
+    for submission in at_work:
+        log.info("%s: %d workers were submitted before, and are not done", submission, submission.workers)
+    left = [job for job in missing if not any(job.folder.run_id in one.run_ids for one in at_work)]
+    if left:
+        submission = _submit(folder, left, launch, settings)
+        log.info("%s: %d workers for %d runs, logs in %s", submission, submission.workers, len(left), submission.logs)
+        at_work.append(submission)
     log.info(
-        "%s: %d workers for %d runs, logs in %s\n  tc-sweeps status %s  says where it stands\n"
-        "  tc-sweeps cancel %s  ends it; the same command then goes on",
-        *(submission, submission.workers, submission.runs, submission.logs),
+        "  tc-sweeps status %s  says where it stands\n  tc-sweeps cancel %s  ends it; the same command then goes on",
         *(path.name, path.name),
     )
-    if launch.wait and _wait(submission, missing):
-        SweepFolder(path).add_submission(asdict(replace(submission, done=True)))
+    if launch.wait:
+        _wait(at_work, missing)
+        for submission in at_work:
+            if all(RunFolder(path / run_id).done for run_id in submission.run_ids):
+                folder.add_submission(asdict(replace(submission, done=True)))
 
 
-def _submit(path: Path, missing: Sequence[Job], launch: Launch) -> Submission:
-    folder, executor = SweepFolder(path), executor_of(launch.executor)
-    settings = dict(launch.scheduler)
+def _submit(folder: SweepFolder, missing: Sequence[Job], launch: Launch, settings: dict[str, Any]) -> Submission:
+    executor, crew = executor_of(launch.executor), secrets.token_hex(4)
+    told = {name: value for name, value in settings.items() if name not in ("workers", "snapshot")}
     workers = min(launch.workers or 1, len(missing))
-    if settings.pop("snapshot", False):
-        settings["code"] = str(_snapshot(folder).absolute())
-    processes = None if settings.get("gpus_per_node") or settings.get("num_gpus") else _processes(settings)
+    if settings.get("snapshot"):
+        told["code"] = str(_snapshot(folder, crew).absolute())
     task = Task(
-        str(path.absolute()),
+        str(folder.path.absolute()),
         [job.folder.run_id for job in missing],
         Launch(
-            workers=processes,
             memory_mib=launch.memory_mib,
             machines=workers,
-            crew=secrets.token_hex(4),
+            crew=crew,
+            cores=told.get("cpus_per_task") or told.get("num_cpus") or 1,
+            stop_seconds=max(1, told.get("signal_delay_s", 0) - STOP_MARGIN_SECONDS),
             experiment=launch.experiment,
         ),
         str(Path.cwd()),
     )
     logs = (folder.jobs / "logs").absolute()
+    identity, address = executor.submit(task, workers, told, logs)
     submission = Submission(
         executor=launch.executor,
-        id=executor.submit(task, workers, settings, logs),
+        id=identity,
         workers=workers,
-        runs=len(missing),
+        run_ids=task.run_ids,
+        settings=settings,
         logs=str(logs),
         submitted=datetime.now(UTC).isoformat(timespec="seconds"),
         code_version=code_version(),
         command=launch.command,
-        address=settings.get("address"),
+        address=address,
     )
     folder.add_submission(asdict(submission))
     return submission
 
 
-def _processes(settings: Mapping[str, Any]) -> int:
-    """Return how many processes train in a worker without a GPU: one for each of its cores."""
-    return int(settings.get("cpus_per_task") or settings.get("num_cpus") or 1)
-
-
-def _snapshot(folder: SweepFolder) -> Path:
+def _snapshot(folder: SweepFolder, name: str) -> Path:
     """Copy the package as it is now, so that work in the queue does not see later edits; return where it lies."""
-    place = folder.jobs / "code" / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
+    place = folder.jobs / "code" / name
     for package in (PACKAGE, PACKAGE.parent / "hydra_plugins"):
         shutil.copytree(package, place / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     (place / ".code_version").write_text(code_version(), encoding="utf-8")
     return place
 
 
-def _wait(submission: Submission, jobs: Sequence[Job]) -> bool:
-    """Wait until the runs are done, or until no worker is left to train them; return whether they are done.
+def _wait(submissions: Sequence[Submission], jobs: Sequence[Job]) -> None:
+    """Wait until the runs are done, or until no worker is left to train them.
 
     Why a run was left stands in its status then.
     """
-    executor, left, told = executor_of(submission.executor), list(jobs), ""
+    left, told = list(jobs), ""
     with (
         logging_redirect_tqdm(),
         tqdm(total=len(jobs), unit=" runs", dynamic_ncols=True, leave=False, disable=None) as bar,
     ):
         while left:
             began = time.monotonic()
-            workers = executor.workers(submission)  # before the runs: a worker ends after its last one
+            asked = {
+                str(one): _workers(one) for one in submissions
+            }  # before the runs: a worker ends after its last one
             left = [job for job in left if not job.folder.done]
             bar.update(len(jobs) - len(left) - bar.n)
-            if left and workers is not None and all(worker.ended for worker in workers):
-                break
-            if workers is not None and (text := _counted(workers)) != told:
-                log.info("%s: %s", submission, told := text)
+            if (text := "; ".join(f"{name}: {_counted(workers)}" for name, workers in asked.items())) != told:
+                log.info("%s", told := text)
+            if left and all(_have_ended(workers) for workers in asked.values()):
+                _leave(left, asked)
+                return
             if left:
                 time.sleep(polling(began))
-    if left:
-        _leave(submission, left, executor.workers(submission) or [])
-    return not left
 
 
-def _leave(submission: Submission, left: Sequence[Job], workers: Sequence[WorkerState]) -> None:
+def _leave(left: Sequence[Job], asked: Mapping[str, list[WorkerState] | None]) -> None:
     """Record why runs are left that no worker trains any more."""
-    ends = ", ".join(f"{worker.name} {worker.state} {worker.reason}".strip() for worker in workers if worker.ended)
-    reason = f"all workers of {submission.executor} {submission.id} ended{f' ({ends})' if ends else ''}"
+    ends = [f"{one.name} {one.state} {one.reason}".strip() for workers in asked.values() for one in workers or []]
+    told = f" ({', '.join(ends)})" if ends else ""
+    reason = f"all workers of {' and '.join(asked)} ended{told}"
     for job in left:
         if not is_alive(job.folder):
             state = "queued" if job.folder.status["state"] == "queued" else "interrupted"
             job.folder.set_state(state, reason=f"{reason}; the same command continues it")
 
 
-def _counted(workers: Sequence[WorkerState]) -> str:
+def _counted(workers: Sequence[WorkerState] | None) -> str:
     """Return how many workers are in which state, with the reasons of those that wait or have ended."""
-    counts: dict[str, int] = {}
-    for worker in workers:
-        told = f"{worker.state.lower()}{f' ({worker.reason})' if worker.reason else ''}"
-        counts[told] = counts.get(told, 0) + 1
+    if workers is None:
+        return "its scheduler does not answer here."
+    counts = Counter(f"{one.state.lower()}{f' ({one.reason})' if one.reason else ''}" for one in workers)
     return ", ".join(f"{count} {told}" for told, count in counts.items()) or "no worker is known"
 
 
 def standings(folder: SweepFolder) -> list[str]:
     """Return one line for each submission of a sweep whose workers have not all ended, as its scheduler sees it."""
-    return [
-        f"{submission}: {'its scheduler does not answer here.' if workers is None else _counted(workers)}"
-        for submission, workers in _unended([one for one in _submissions(folder) if not one.done])
-    ]
+    return [f"{submission}: {_counted(workers)}" for submission, workers in _unended(_submissions(folder))]
 
 
-def cancel(folder: SweepFolder) -> list[str]:
-    """End all submissions of a sweep; return a line for each that had not ended."""
-    lines = []
-    for submission, _ in _unended(_submissions(folder)):
-        executor_of(submission.executor).cancel(submission)
-        lines.append(f"{submission} is cancelled.")
-    return lines
+def cancel(folder: SweepFolder) -> tuple[list[str], list[str]]:
+    """End all submissions of a sweep; return those that had not ended, and those whose scheduler does not answer."""
+    cancelled, unanswered = [], []
+    for submission, workers in _unended(_submissions(folder)):
+        if workers is None:
+            unanswered.append(str(submission))
+        else:
+            executor_of(submission.executor).cancel(submission)
+            cancelled.append(str(submission))
+    return cancelled, unanswered
 
 
 def _submissions(folder: SweepFolder) -> list[Submission]:
-    return [Submission(**record) for record in folder.submissions()]
+    """Return what was submitted for a sweep and is not done, as far as is known."""
+    return [one for record in folder.submissions() if not (one := Submission(**record)).done]
 
 
 def _unended(submissions: Sequence[Submission]) -> Iterator[tuple[Submission, list[WorkerState] | None]]:
     """Yield those whose workers have not all ended, with what the scheduler says, None if it does not."""
     for submission in submissions:
-        try:
-            workers = executor_of(submission.executor).workers(submission)
-        except ConfigError:  # its library is not installed where somebody looks
-            workers = None
-        if workers is None or not all(worker.ended for worker in workers):
+        workers = _workers(submission)
+        if not _have_ended(workers):
             yield submission, workers
+
+
+def _workers(submission: Submission) -> list[WorkerState] | None:
+    try:
+        return executor_of(submission.executor).workers(submission)
+    except ConfigError:  # its library is not installed where somebody looks
+        return None
+
+
+def _have_ended(workers: Sequence[WorkerState] | None) -> bool:
+    return workers is not None and all(worker.ended for worker in workers)

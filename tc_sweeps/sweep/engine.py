@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from tc_sweeps.config import Config, ConfigError, RunFailed
-from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain
+from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain, was_held_by
 from tc_sweeps.sweep.packing import Packed, Stack, capacity, pack
 from tc_sweeps.sweep.screen import Display, Screen, Sender, listen
 
@@ -48,7 +48,6 @@ LAUNCH, COMMAND = "TC_SWEEPS_LAUNCH", "TC_SWEEPS_COMMAND"
 EXECUTORS = ("local", "slurm", "ray")
 ATTEMPTS = 3  # at runs whose worker was killed, each with half the memory
 POLL_SECONDS, MOST_POLL_SECONDS = 0.5, 60.0  # between looks at runs that another launch trains
-STOP_SECONDS = 15  # that a worker which is asked to stop may take to its next evaluation
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ class Launch:
     machines: int = 1  # that share the work, each with so many workers
     # Names the workers of a submission: each may be stopped by its scheduler, and one stays until all runs are done.
     crew: str | None = None
+    cores: int | None = None  # that a scheduler has given to each; null: those that this process may use
+    stop_seconds: int = 15  # that a worker which is asked to stop by SIGUSR2 may take to its next evaluation
     threaded: bool = False  # the process that launches has threads, and a fork would copy what they hold
     experiment: str | None = None
     name: str | None = None  # of the multirun in plan.json; None for a single run
@@ -169,11 +170,13 @@ def _room(configs: Sequence[Config], launch: Launch) -> _Room:
     from tc_sweeps.train import device_of
 
     on_cpu = any(device_of(config).type == "cpu" for config in configs)
-    devices = cores() if on_cpu else torch.cuda.device_count()
+    devices = launch.cores or cores() if on_cpu else torch.cuda.device_count()
     if launch.memory_mib is not None:
         memory_bytes = launch.memory_mib << 20
-    else:
-        memory_bytes = _free_memory() // 2 if on_cpu else devices * torch.cuda.mem_get_info()[0] * 3 // 4
+    elif on_cpu:
+        memory_bytes = _free_memory() // 2
+    else:  # of the devices that are used: a stack is on one of them
+        memory_bytes = min(launch.workers or devices, devices) * torch.cuda.mem_get_info()[0] * 3 // 4
     return _Room(devices=devices, memory_bytes=memory_bytes, on_cpu=on_cpu)
 
 
@@ -194,13 +197,17 @@ class LocalSweep:
     def __init__(self, path: Path, launch: Launch) -> None:
         self.path, self.launch = path, launch
         self._processes: list[BaseProcess] = []
-        self._stop = StopRequest()
+        self._pids: list[int] = []  # of all processes that ever worked
+        self._stop = StopRequest(launch.stop_seconds)
 
-    def stop(self) -> None:
-        """Have the workers write checkpoints, give their runs back and end; returns when they have."""
+    def stop(self, number: int) -> None:
+        """Have the workers write checkpoints, give their runs back and end; returns when they have.
+
+        `number`: SIGUSR2 where there are `stop_seconds` to do it in, SIGTERM where the scheduler will end them itself.
+        """
         for process in self._processes:
             if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, signal.SIGUSR2)
+                os.kill(process.pid, number)
         for process in self._processes:
             process.join()
 
@@ -227,9 +234,9 @@ class LocalSweep:
                 if plan.workers > 1 and not self._supervise(plan, screen, wait=False):
                     continue  # a worker was killed
                 self.work(plan.stacks, screen, wait=True)
+        lost = [job.folder for job in missing if was_held_by(job.folder, self._pids)]
         with Worker(self.path) as worker:  # what was in training when its worker was killed, and nobody else took up
-            folders = [job.folder for job in missing]
-            for folder in worker.claim(folders, wanted=lambda folder: folder.status["state"] == "running"):
+            for folder in worker.claim(lost, wanted=lambda folder: folder.status["state"] == "running"):
                 folder.set_state("failed", reason=f"its worker was killed {ATTEMPTS} times; memory may have run out")
 
     def work(self, stacks: Sequence[Stack], display: Display, *, slot: int = 0, wait: bool) -> None:
@@ -328,6 +335,8 @@ class LocalSweep:
                 )
                 process.start()
                 workers.append(process)
+                assert process.pid is not None
+                self._pids.append(process.pid)
                 pipes.append(pipe)
                 theirs.close()
             errors = listen(pipes, screen)
@@ -396,15 +405,18 @@ def _die_with_parent() -> None:
 class StopRequest:
     """Whether somebody has asked a worker to stop, which it does at its next evaluation."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: int) -> None:
+        """`seconds`: that it may take to its next evaluation, where it is asked by SIGUSR2."""
         self._event = threading.Event()
+        self._seconds = seconds
 
-    def ask(self, *_: object) -> None:
+    def ask(self, number: int, _: object) -> None:
         """Ask, as a handler of signals; a worker that has no evaluation in time is interrupted all the same."""
         if not self._event.is_set():
             self._event.set()
-            signal.signal(signal.SIGALRM, interrupt)
-            signal.alarm(STOP_SECONDS)
+            if number == signal.SIGUSR2:
+                signal.signal(signal.SIGALRM, interrupt)
+                signal.alarm(self._seconds)
 
     def asked(self) -> bool:
         """Whether somebody has asked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from hydra.core.utils import (
 )
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tc_sweeps.sweep.compose import Composer, current
 
@@ -66,9 +67,9 @@ class SlurmLauncherConf(StackedLauncherConf):
     exclude: str | None = None
     signal_delay_s: int = 90  # before the time limit: when a task is told to save and be requeued
     setup: list[str] = field(default_factory=list)  # lines of shell before a worker starts, such as module load
-    python: str = sys.executable  # as the nodes know it
+    python: str = shlex.quote(sys.executable)  # as a line of shell on the nodes: apptainer exec IMAGE python, for one
     snapshot: bool = False  # copy the package into the sweep's folder and have the workers run that
-    additional_parameters: dict[str, Any] = field(default_factory=dict)  # any other option of sbatch
+    additional_parameters: Any = None  # any other option of sbatch: {comment: hello, exclusive: true}
 
 
 @dataclass
@@ -81,7 +82,7 @@ class RayLauncherConf(StackedLauncherConf):
     num_cpus: int = 1  # of a worker; without a GPU: as many processes train in it
     num_gpus: float = 0
     memory: int | None = None  # bytes
-    resources: dict[str, float] = field(default_factory=dict)
+    resources: Any = None  # of a worker, by the cluster's names: {big_disk: 1}
     snapshot: bool = False  # copy the package into the sweep's folder and have the workers run that
 
 
@@ -95,7 +96,10 @@ class StackedLauncher(Launcher):
     """
 
     def __init__(self, **settings: Any) -> None:
-        self._settings = settings
+        self._settings = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in settings.items()
+        }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what a launch needs; Hydra calls this."""

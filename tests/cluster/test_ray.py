@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -26,23 +27,27 @@ SEEDS = "seed=range(0,40)"
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Return the address of a Ray cluster of two nodes with two cores each."""
+    """Return the address of a Ray cluster of two nodes with two cores each, and one of something that is called big."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ray = [str(Path(sys.executable).with_name("ray"))]
-    quiet = ["--num-cpus=2", "--disable-usage-stats", "--object-store-memory=100000000"]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    try:
-        head = [*ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *quiet]
-        subprocess.run(head, env=environment, check=True, capture_output=True, timeout=120)
-        node = [*ray, "start", f"--address=127.0.0.1:{port}", *quiet]
-        subprocess.run(node, env=environment, check=True, capture_output=True, timeout=120)
-        yield f"127.0.0.1:{port}"
-    finally:
-        subprocess.run([*ray, "stop", "--force"], check=False, capture_output=True, timeout=60)
-        del os.environ["RAY_AUTH_MODE"]
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    node = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", "--num-cpus=2"]
+    node += ["--object-store-memory=100000000", '--resources={"big": 1}']
+    head = ["--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
+    with pytest.MonkeyPatch.context() as patched, ExitStack() as nodes:
+        patched.setenv("RAY_AUTH_MODE", "disabled")
+        for arguments in (head, [f"--address={address}"]):
+            process = subprocess.Popen([*node, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            nodes.callback(process.wait, 60)
+            nodes.callback(process.terminate)
+            wait_until(lambda: _listens(address))
+        yield address
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as knocking:
+        return knocking.connect_ex((host, int(port))) == 0
 
 
 def actors_of(sweep: str) -> list[int]:
@@ -55,6 +60,7 @@ def actors_of(sweep: str) -> list[int]:
 def test_a_sweep_though_a_worker_is_killed(shell: Path, address: str) -> None:
     long = [*QUICK, "training.steps=2000", "training.evaluations=40", "training.checkpoint_seconds=0", SEEDS]
     launcher = ["hydra/launcher=ray", f"hydra.launcher.address={address}", "hydra.launcher.workers=2"]
+    launcher += ["hydra.launcher.resources={big: 1}"]  # so that each node has one
     command = [sys.executable, "-m", "tc_sweeps", "-m", "sweep=there", *long, *launcher, "hydra.launcher.memory_mib=2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launch:
         wait_until(lambda: len(working("there")) == 2)
@@ -101,6 +107,49 @@ def test_a_worker_that_has_no_room_yet_trains_later_though_its_launch_has_left(s
     assert "2 queued" in run("status", "later").stdout
     assert "is cancelled" in run("cancel", "first").stdout
     wait_until(lambda: "2 finished" in run("status", "later").stdout)
+
+
+PROBE = """
+from dataclasses import dataclass
+from pathlib import Path
+from tc_sweeps.sweep.engine import Launch
+
+@dataclass
+class Probe:
+    launch: Launch
+    told: str
+
+    def __call__(self) -> None:
+        Path(self.told).write_text("{}")
+        raise RuntimeError("as a worker that fails")
+"""
+
+
+def test_a_snapshot_comes_before_the_folder_of_the_launch_and_a_failing_worker_says_why(
+    shell: Path, address: str
+) -> None:
+    """In a process of its own: Ray stays connected."""
+    for place in ("here", "snapshot"):
+        Path(place).mkdir()
+        Path(place, "probe.py").write_text(PROBE.format(place))
+    submit = f"""
+import os, sys
+from pathlib import Path
+from tc_sweeps.sweep.engine import Launch
+from tc_sweeps.sweep.executors import ray
+os.chdir("here")
+sys.path.insert(0, "")
+from probe import Probe
+settings = {{"address": "{address}", "num_cpus": 1, "code": r"{shell / "snapshot"}"}}
+print(*ray.submit(Probe(Launch(), r"{shell / "told"}"), 1, settings, Path(r"{shell / "logs"}")))
+"""
+    done = subprocess.run([sys.executable, "-c", submit], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    identity, at = done.stdout.split()
+    assert at.rpartition(":")[2] == address.rpartition(":")[2], "of the host's other name"
+    log = Path("logs", f"{identity}_0.out")
+    wait_until(lambda: log.exists() and "as a worker that fails" in log.read_text())
+    assert Path("told").read_text() == "snapshot"
 
 
 def test_without_a_cluster_it_is_one_sentence(shell: Path) -> None:

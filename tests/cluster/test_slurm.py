@@ -33,14 +33,36 @@ def test_submit_and_leave_then_look_and_wait(shell: Path, slurm: Slurm) -> None:
     [job] = re.findall(r"Slurm (\d+): 2 workers for 8 runs", left.stdout)
     assert "tc-sweeps cancel there" in left.stdout
     assert f"Slurm {job}:" in run("status", "there").stdout
-    wait_until(lambda: "8 finished" in run("status", "there").stdout)
-    # The same command finds nothing to do, and leaves nothing in the queue.
-    again = run("run", "-m", "sweep=there", *SMALL, *axes, *ON_SLURM)
+    # The same command takes to what is at work, and finds nothing to do when it is done.
+    same = run("run", "-m", "sweep=there", *SMALL, *axes, *ON_SLURM, "hydra.launcher.workers=2")
+    assert same.returncode == 0
+    assert f"Slurm {job}: 2 workers were submitted before" in same.stdout
+    again = run("run", "-m", "sweep=there", *SMALL, *axes, *ON_SLURM, "hydra.launcher.workers=2")
     assert again.returncode == 0
     assert "8 runs, 0 to train" in again.stdout
+    assert len(list(Path("outputs/there/.jobs").glob("slurm-*.json"))) == 1
     here = run("run", "-m", "sweep=here", *SMALL, *axes)
     assert here.returncode == 0
     pd.testing.assert_frame_equal(numbers("there"), numbers("here"))
+
+
+def test_left_alone_workers_run_a_snapshot_and_remake_the_results(shell: Path, slurm: Slurm) -> None:
+    """In a folder that has another package of this name: it comes with the first line of the worker's shell."""
+    decoy = "mkdir -p tc_sweeps; echo raise SystemExit > tc_sweeps/__init__.py"
+    launcher = [
+        *ON_SLURM,
+        "hydra.launcher.wait=false",
+        "hydra.launcher.snapshot=true",
+        f"hydra.launcher.setup=['{decoy}']",
+    ]
+    launcher += ["hydra.launcher.additional_parameters={comment: hello}", "hydra.launcher.workers=1"]
+    left = run("run", "-m", "sweep=left", *SMALL, "seed=1,2", *launcher)
+    assert left.returncode == 0, left.stderr
+    [job] = re.findall(r"Slurm (\d+): 1 workers for 2 runs", left.stdout)
+    assert "Comment=hello" in slurm.run("scontrol", "show", "job", job)
+    table = Path("outputs/left/results.parquet")
+    wait_until(lambda: pd.read_parquet(table)["state"].tolist() == ["finished"] * 2)
+    assert Path("tc_sweeps/__init__.py").exists()
 
 
 def test_a_refused_submission_is_one_sentence(shell: Path, slurm: Slurm) -> None:

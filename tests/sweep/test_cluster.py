@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tc_sweeps.config import ConfigError, resolve
 from tc_sweeps.store import Job, SweepFolder, code_version
 from tc_sweeps.sweep import cluster
-from tc_sweeps.sweep.cluster import Submission, Task, executor_of, standings
-from tc_sweeps.sweep.engine import Launch, polling, train_sweeps
+from tc_sweeps.sweep.cluster import Submission, Task, WorkerState, executor_of, standings
+from tc_sweeps.sweep.engine import Launch, StopRequest, polling, train_sweeps
 from tc_sweeps.sweep.executors import slurm
 
 SMALL = {
@@ -32,6 +35,10 @@ JobId=15 ArrayJobId=12 ArrayTaskId=2 JobName=tc_sweeps there JobState=RUNNING Re
 JobId=12 ArrayJobId=12 ArrayTaskId=3-7%4 JobName=tc_sweeps there JobState=PENDING Reason=Resources ExitCode=0:0
 JobId=20 JobName=alone JobState=COMPLETED Reason=None ExitCode=0:0
 """
+
+
+def submission(executor: str = "slurm") -> Submission:
+    return Submission(executor, "12", 4, ["a", "b"], {}, "logs", "2026-01-01T00:00:00+00:00", "0.1.0", None)
 
 
 def test_workers_are_told_in_slurms_words() -> None:
@@ -75,7 +82,7 @@ def test_a_task_trains_what_was_frozen(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_is_the_package_with_its_version(tmp_path: Path) -> None:
-    place = cluster._snapshot(SweepFolder(tmp_path / "sweep"))
+    place = cluster._snapshot(SweepFolder(tmp_path / "sweep"), "now")
     where = "import tc_sweeps.store as store; print(store.__file__, store.code_version())"
     told = subprocess.run(
         [sys.executable, "-P", "-c", where], env={"PYTHONPATH": str(place)}, capture_output=True, text=True, check=True
@@ -86,10 +93,11 @@ def test_a_snapshot_is_the_package_with_its_version(tmp_path: Path) -> None:
 def test_where_no_scheduler_answers_status_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     folder = SweepFolder(tmp_path / "sweep")
-    record = Submission("slurm", "12", 4, 200, "logs", "2026-01-01T00:00:00+00:00", "0.1.0", None)
-    folder.add_submission(vars(record))
+    folder.add_submission(vars(submission()))
     assert json.loads((folder.jobs / "slurm-12.json").read_text())["workers"] == 4
     assert standings(folder) == ["Slurm 12: its scheduler does not answer here."]
+    folder.add_submission(vars(replace(submission(), id="13", done=True)))
+    assert len(standings(folder)) == 1, "nobody is asked about what is known to be done"
     with pytest.raises(ConfigError, match="there is no sbatch here"):
         slurm.submit(
             Task("", [], Launch(), ""),
@@ -97,6 +105,42 @@ def test_where_no_scheduler_answers_status_says_so(tmp_path: Path, monkeypatch: 
             {"time": 60},
             tmp_path,
         )
+
+
+def test_what_can_be_cancelled_is_though_another_scheduler_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Here:
+        cancelled: ClassVar[list[str]] = []
+
+        def workers(self, submission: Submission) -> list[WorkerState] | None:
+            return None if submission.executor == "ray" else [WorkerState("12_0", "RUNNING", "", ended=False)]
+
+        def cancel(self, submission: Submission) -> None:
+            self.cancelled.append(submission.id)
+
+    monkeypatch.setattr(cluster, "executor_of", lambda name: Here())
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.add_submission(vars(submission("ray")))
+    folder.add_submission(vars(submission()))
+    assert cluster.cancel(folder) == (["Slurm 12"], ["Ray 12"])
+    assert Here.cancelled == ["12"]
+
+
+def test_a_worker_has_the_time_for_its_next_evaluation_that_the_scheduler_gives_it() -> None:
+    handler = signal.getsignal(signal.SIGALRM)
+    try:
+        warned = StopRequest(100)
+        warned.ask(signal.SIGUSR2, None)
+        assert 90 < signal.alarm(0) <= 100
+        ended = StopRequest(100)
+        ended.ask(signal.SIGTERM, None)
+        assert signal.alarm(0) == 0, "the scheduler ends it when it sees fit"
+        assert warned.asked()
+        assert ended.asked()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def test_launches_that_cannot_be() -> None:

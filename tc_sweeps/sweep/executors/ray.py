@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import secrets
 import socket
+import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,41 +24,43 @@ __all__ = ["cancel", "submit", "workers"]
 NAMESPACE = "tc_sweeps"
 
 
-class _Worker:
-    """An actor that works on one task, and then ends.
-
-    The work is its constructor: a call of a method would be lost where the launch leaves before the actor has room.
-    """
-
-    def __init__(self, task: Task, log: str) -> None:
-        """Do the task; what it prints goes to the file `log`."""
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        try:
-            task()
-        finally:
-            ray.actor.exit_actor()
-
-
-def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> str:
-    """Make the actors; return what their names begin with. See `cluster.Executor`."""
-    _connect(settings["address"])
+def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> tuple[str, str]:
+    """Make the actors; return what their names begin with, and the cluster's address. See `cluster.Executor`."""
+    address = _connect(settings["address"])
     logs.mkdir(parents=True, exist_ok=True)
     task = replace(task, launch=replace(task.launch, threaded=True))  # Ray's own run in an actor
-    code = settings.get("code")
     options = {key: settings[key] for key in ("num_cpus", "num_gpus", "memory", "resources") if settings.get(key)}
     identity = secrets.token_hex(4)
     for place in range(workers):
-        actor = ray.remote(_Worker).options(
-            name=f"{identity}_{place}",
-            lifetime="detached",
-            runtime_env={"env_vars": {"PYTHONPATH": code}} if code else None,
-            **options,
-        )
-        actor.remote(task, str(logs / f"{identity}_{place}.out"))
-        ray.get_actor(f"{identity}_{place}")  # returns when the cluster knows of it
-    return identity
+        name = f"{identity}_{place}"
+        actor = ray.remote(_worker()).options(name=name, lifetime="detached", **options)
+        actor.remote(pickle.dumps(task), str(logs / f"{name}.out"), settings.get("code"))
+        ray.get_actor(name)  # returns when the cluster knows of it
+    return identity, address
+
+
+def _worker() -> type:
+    """Return the class of the actors, which work on one task and then end.
+
+    Made here, so that Ray sends it as it is: it is what chooses the folder that the package comes from.
+    """
+
+    class Worker:
+        # The work is the constructor: a call of a method would be lost where the launch leaves before there is room.
+        def __init__(self, task: bytes, log: str, code: str | None) -> None:
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            if code is not None:
+                sys.path.insert(0, code)
+            try:
+                pickle.loads(task)()
+            except Exception:  # which the end of the actor would hide
+                traceback.print_exc()
+            finally:
+                ray.actor.exit_actor()
+
+    return Worker
 
 
 def workers(submission: Submission) -> list[WorkerState] | None:
@@ -76,18 +81,22 @@ def cancel(submission: Submission) -> None:
         ray.kill(ray.get_actor(name))
 
 
-def _connect(address: str | None) -> None:
-    """Connect to a cluster that runs; raises ConfigError where there is none."""
+def _connect(address: str | None) -> str:
+    """Connect to a cluster that runs, and return its address; raises ConfigError where there is none."""
     if ray.is_initialized():
-        return
+        here = str(ray.get_runtime_context().gcs_address)
+        if address in (None, "auto", here):
+            return here
+        ray.shutdown()
     try:
-        _knock(address)
+        _knock(os.environ.get("RAY_ADDRESS") if address in (None, "auto") else address)
         ray.init(address=address or "auto", namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"hydra/launcher=ray: no Ray cluster answers at hydra.launcher.address={address or 'auto'} "
             f"({' '.join(str(error).split())[:200]}); start one with `ray start --head`."
         ) from error
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _knock(address: str | None) -> None:

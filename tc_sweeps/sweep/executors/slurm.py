@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ ENDED = (
     "FAILED",
     "NODE_FAIL",
     "OUT_OF_MEMORY",
+    "PREEMPTED",
     "REVOKED",
     "TIMEOUT",
 )
@@ -41,17 +41,17 @@ class SlurmTask(Task):
         return submitit.helpers.DelayedSubmission(self)
 
 
-def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> str:
+def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> tuple[str, None]:
     """Submit a job array; return its id. See `cluster.Executor`."""
     if shutil.which("sbatch") is None:
         raise ConfigError("hydra/launcher=slurm: there is no sbatch here; submit from a machine of the cluster.")
     given = {key: value for key, value in settings.items() if value is not None}
-    code, extra = given.pop("code", None), dict(given.pop("additional_parameters", {}))
-    time = given.pop("time")
-    extra["time"] = time  # in Slurm's words; submitit wants minutes beside it
-    python = shlex.quote(given.pop("python", sys.executable))
-    if code is not None:
-        python = f"env PYTHONPATH={shlex.quote(code)} {python}"
+    code, extra = given.pop("code", None), {"requeue": True, **given.pop("additional_parameters", {})}
+    time = extra["time"] = given.pop("time", None)  # in Slurm's words; submitit wants minutes beside it
+    python = given.pop("python")
+    if code is not None:  # before the folder where the user stands, which may be a checkout
+        path = f"PYTHONPATH={shlex.quote(code)}${{PYTHONPATH:+:$PYTHONPATH}}"
+        python = f"env PYTHONSAFEPATH=1 {path} {python}"
     executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=TIMEOUTS, python=python)
     executor.update_parameters(
         job_name=f"tc_sweeps {Path(task.sweep).name}",
@@ -66,7 +66,7 @@ def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) ->
     try:
         with executor.batch():
             jobs = [executor.submit(one) for one in tasks]
-        return str(jobs[0].job_id).split("_")[0]
+        return str(jobs[0].job_id).split("_")[0], None
     except FailedJobError as error:
         raise ConfigError(f"Slurm refuses the job: {' '.join(str(error).split())}") from error
 
@@ -117,7 +117,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def minutes(time: int | str) -> int:
+def minutes(time: int | str | None) -> int:
     """Return Slurm's time limit in minutes, rounded up: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S.
 
     Raises `ConfigError` for anything else. Example: `1-02:30` is a day, two hours and thirty minutes, 1590.
