@@ -53,6 +53,10 @@ def job(composed: DictConfig) -> dict[str, float]:
     settings = HydraConfig.get()
     alone = settings.mode == RunMode.RUN
     try:
+        if alone and settings.launcher.get("executor", "local") != "local":
+            raise ConfigError(
+                f"hydra/launcher={settings.launcher.executor} is for sweeps: add -m (a sweep may have one run)."
+            )
         launch = Launch(
             workers=1,
             retry_failed=True,
@@ -204,22 +208,28 @@ class _Answer:
 def _close(launch: str) -> None:
     """Say where the sweeps of a multirun stand, whatever ended it, and remake their tables."""
     for sweep in SweepFolder.of_launch(launch):
-        from tc_sweeps.report import sweep_status
-
-        print(f"\n{sweep_status(sweep.path, axes=False)}\n", flush=True)
+        print(f"\n{_status(sweep, axes=False)}\n", flush=True)
         sweep.remake_results()
+
+
+def _status(sweep: SweepFolder, *, every: bool = False, axes: bool = True) -> str:
+    """Return where a sweep stands, with what its schedulers say if it has any."""
+    from tc_sweeps.report import sweep_status
+
+    if not sweep.submissions():
+        return sweep_status(sweep.path, every=every, axes=axes)
+    from tc_sweeps.sweep.cluster import standings
+
+    submitted, at_work = standings(sweep)
+    return sweep_status(sweep.path, every=every, axes=axes, submitted=submitted, at_work=at_work)
 
 
 def status(arguments: argparse.Namespace) -> None:
     """Print where a sweep stands, or all of them in one line each."""
-    from tc_sweeps.report import all_sweeps, find_sweep, sweep_status
+    from tc_sweeps.report import all_sweeps, find_sweep
 
     every = arguments.all
-    print(sweep_status(arguments.sweep, every=every) if arguments.sweep else all_sweeps(every=every))
-    if arguments.sweep and (folder := find_sweep(arguments.sweep)).submissions():
-        from tc_sweeps.sweep.cluster import standings
-
-        print("".join(f"\n{line}" for line in standings(folder)), end="")
+    print(_status(find_sweep(arguments.sweep), every=every) if arguments.sweep else all_sweeps(every=every))
 
 
 def cancel(arguments: argparse.Namespace) -> None:

@@ -28,11 +28,15 @@ LONGEST_REASON = 300  # characters: an error of CUDA is a page
 Run = dict[str, Any]  # its id, what status.json says, and its config by dotted key
 
 
-def sweep_status(sweep: str | Path, *, every: bool = False, axes: bool = True) -> str:
+def sweep_status(
+    sweep: str | Path, *, every: bool = False, axes: bool = True, submitted: Sequence[str] = (), at_work: bool = False
+) -> str:
     """Return as text where the runs of a sweep stand, why some did not finish, and what to type next.
 
     With `axes` the states are also counted for each value of each axis, that is of each config key by which the runs
-    differ. `every=True` also tells of the runs of earlier plans. Raises `ConfigError` where there is no such sweep.
+    differ. `every=True` also tells of the runs of earlier plans. `submitted`: what schedulers say of the sweep's
+    workers, a line for each submission; `at_work`: whether some of them will train what is missing. Raises
+    `ConfigError` where there is no such sweep.
     """
     folder = find_sweep(sweep)
     runs = folder.standings(every=every)
@@ -43,7 +47,8 @@ def sweep_status(sweep: str | Path, *, every: bool = False, axes: bool = True) -
         _headline(folder, runs),
         _axes_text(runs, keys) if axes else "",
         _reasons_text(folder.path, runs, keys),
-        _next_text(folder, runs),
+        "\n".join(submitted),
+        _next_text(folder, runs, at_work=at_work),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -132,10 +137,10 @@ def _axes_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
 
 
 def _reasons_text(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> str:
-    """Return the reasons for which runs failed or were interrupted, the most frequent first, each with one example."""
+    """Return the reasons for which runs did not finish, the most frequent first, each with one example."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        if run["state"] in ("failed", "interrupted"):
+        if run["state"] in ("failed", "interrupted") or (run["state"] == "queued" and run["reason"]):
             groups.setdefault((run["state"], _alike(run)), []).append(run)
     lines = []
     for (state, alike), group in sorted(groups.items(), key=lambda item: -len(item[1]))[:MOST_REASONS]:
@@ -150,7 +155,7 @@ def _reasons_text(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _next_text(folder: SweepFolder, runs: Sequence[Run]) -> str:
+def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> str:
     counts = Counter(run["state"] for run in runs)
     name = typed(folder.path)
     missing, plan = counts["queued"] + counts["interrupted"], folder.plan
@@ -159,7 +164,7 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run]) -> str:
         ended, total = _trials(folder, runs)
         missing, purpose = total - ended, "To go on with the search:"
     lines = []
-    if counts["running"]:
+    if counts["running"] or (missing and at_work):
         lines.append(("To look again:", f"tc-sweeps status {name}"))
     elif missing:
         lines.append((purpose, _again(plan)))
@@ -180,7 +185,7 @@ def _again(plan: dict[str, Any], *, failed: bool = False) -> str:
     known = plan.get("command")
     command = str(known or "the command that started it")
     # A single run is always tried again, and so are the jobs of Hydra's own launchers, which do not know the key.
-    always = plan["launch"] is None or re.search(r"\bhydra/launcher=(?!stacked\b)", command)
+    always = plan["launch"] is None or re.search(r"\bhydra/launcher=(?!(stacked|slurm|ray)\b)", command)
     retry = "hydra.launcher.retry_failed=true"
     if not failed or always or retry in command:
         return command

@@ -93,7 +93,8 @@ class Submission:
     done: bool = False  # the launch that submitted it has seen all its runs done
 
     def __str__(self) -> str:
-        return f"{self.executor.capitalize()} {self.id}"
+        at = f" at {self.address}" if self.address else ""
+        return f"{self.executor.capitalize()} {self.id}{at}"
 
 
 @dataclass(frozen=True)
@@ -149,18 +150,22 @@ def train_elsewhere(path: Path, jobs: Sequence[Job], launch: Launch) -> None:
     live = [one for one, workers in _unended(_submissions(folder)) if workers and one.settings == settings]
     at_work = [one for one in live if ids & set(one.run_ids)]
     for submission in at_work:
-        log.info("%s: %d workers were submitted before, and are not done", submission, submission.workers)
+        log.info("%s: submitted before, and not done; this launch leaves its runs to it", submission)
     left = [job for job in missing if not any(job.folder.run_id in one.run_ids for one in at_work)]
     if left:
         submission = _submit(folder, left, launch, settings)
-        log.info("%s: %d workers for %d runs, logs in %s", submission, submission.workers, len(left), submission.logs)
+        log.info("%s: workers: %d, runs: %d, logs: %s", submission, submission.workers, len(left), submission.logs)
         at_work.append(submission)
     log.info(
         "  tc-sweeps status %s  says where it stands\n  tc-sweeps cancel %s  ends it; the same command then goes on",
         *(path.name, path.name),
     )
     if launch.wait:
-        _wait(at_work, missing)
+        try:
+            _wait(at_work, missing)
+        except KeyboardInterrupt:
+            log.info("What was submitted goes on, and the same command waits for it again.")
+            raise
         for submission in at_work:
             if all(RunFolder(path / run_id).done for run_id in submission.run_ids):
                 folder.add_submission(asdict(replace(submission, done=True)))
@@ -232,17 +237,17 @@ def _wait(submissions: Sequence[Submission], jobs: Sequence[Job]) -> None:
             if (text := "; ".join(f"{name}: {_counted(workers)}" for name, workers in asked.items())) != told:
                 log.info("%s", told := text)
             if left and all(_have_ended(workers) for workers in asked.values()):
-                _leave(left, asked)
+                _leave(left, asked, Path(submissions[-1].logs))
                 return
             if left:
                 time.sleep(polling(began))
 
 
-def _leave(left: Sequence[Job], asked: Mapping[str, list[WorkerState] | None]) -> None:
+def _leave(left: Sequence[Job], asked: Mapping[str, list[WorkerState] | None], logs: Path) -> None:
     """Record why runs are left that no worker trains any more."""
     ends = [f"{one.name} {one.state} {one.reason}".strip() for workers in asked.values() for one in workers or []]
     told = f" ({', '.join(ends)})" if ends else ""
-    reason = f"all workers of {' and '.join(asked)} ended{told}"
+    reason = f"all workers of {' and '.join(asked)} ended{told}, with their last words in {logs}"
     for job in left:
         if not is_alive(job.folder):
             state = "queued" if job.folder.status["state"] == "queued" else "interrupted"
@@ -252,14 +257,19 @@ def _leave(left: Sequence[Job], asked: Mapping[str, list[WorkerState] | None]) -
 def _counted(workers: Sequence[WorkerState] | None) -> str:
     """Return how many workers are in which state, with the reasons of those that wait or have ended."""
     if workers is None:
-        return "its scheduler does not answer here."
+        return "its scheduler does not answer here"
     counts = Counter(f"{one.state.lower()}{f' ({one.reason})' if one.reason else ''}" for one in workers)
     return ", ".join(f"{count} {told}" for told, count in counts.items()) or "no worker is known"
 
 
-def standings(folder: SweepFolder) -> list[str]:
-    """Return one line for each submission of a sweep whose workers have not all ended, as its scheduler sees it."""
-    return [f"{submission}: {_counted(workers)}" for submission, workers in _unended(_submissions(folder))]
+def standings(folder: SweepFolder) -> tuple[list[str], bool]:
+    """Return how a sweep's schedulers see its workers, and whether some have not ended.
+
+    There is a line for each submission whose workers have not all ended, as far as is known.
+    """
+    unended = list(_unended(_submissions(folder)))
+    lines = [f"{submission}: {_counted(workers)}" for submission, workers in unended]
+    return lines, any(workers is not None for _, workers in unended)
 
 
 def cancel(folder: SweepFolder) -> tuple[list[str], list[str]]:

@@ -30,13 +30,14 @@ def test_submit_and_leave_then_look_and_wait(shell: Path, slurm: Slurm) -> None:
         "run", "-m", "sweep=there", *SMALL, *axes, *ON_SLURM, "hydra.launcher.workers=2", "hydra.launcher.wait=false"
     )
     assert left.returncode == 0, left.stderr
-    [job] = re.findall(r"Slurm (\d+): 2 workers for 8 runs", left.stdout)
+    [job] = re.findall(r"Slurm (\d+): workers: 2, runs: 8", left.stdout)
     assert "tc-sweeps cancel there" in left.stdout
+    assert "To look again:" in left.stdout.splitlines()[-2], "and not the command that has just been typed"
     assert f"Slurm {job}:" in run("status", "there").stdout
     # The same command takes to what is at work, and finds nothing to do when it is done.
     same = run("run", "-m", "sweep=there", *SMALL, *axes, *ON_SLURM, "hydra.launcher.workers=2")
     assert same.returncode == 0
-    assert f"Slurm {job}: 2 workers were submitted before" in same.stdout
+    assert f"Slurm {job}: submitted before" in same.stdout
     again = run("run", "-m", "sweep=there", *SMALL, *axes, *ON_SLURM, "hydra.launcher.workers=2")
     assert again.returncode == 0
     assert "8 runs, 0 to train" in again.stdout
@@ -58,17 +59,37 @@ def test_left_alone_workers_run_a_snapshot_and_remake_the_results(shell: Path, s
     launcher += ["hydra.launcher.additional_parameters={comment: hello}", "hydra.launcher.workers=1"]
     left = run("run", "-m", "sweep=left", *SMALL, "seed=1,2", *launcher)
     assert left.returncode == 0, left.stderr
-    [job] = re.findall(r"Slurm (\d+): 1 workers for 2 runs", left.stdout)
+    [job] = re.findall(r"Slurm (\d+): workers: 1, runs: 2", left.stdout)
     assert "Comment=hello" in slurm.run("scontrol", "show", "job", job)
     table = Path("outputs/left/results.parquet")
     wait_until(lambda: pd.read_parquet(table)["state"].tolist() == ["finished"] * 2)
     assert Path("tc_sweeps/__init__.py").exists()
 
 
-def test_a_refused_submission_is_one_sentence(shell: Path, slurm: Slurm) -> None:
-    refused = run("run", "-m", *SMALL, "seed=1,2", *ON_SLURM, "hydra.launcher.partition=nowhere")
+def test_workers_that_cannot_start_leave_a_launch_that_says_so_and_where_to_look(shell: Path, slurm: Slurm) -> None:
+    ended = run("run", "-m", "sweep=dead", *SMALL, "seed=1,2", *ON_SLURM, "hydra.launcher.python=/nowhere/python")
+    assert ended.returncode == 1
+    assert re.search(
+        r"2 queued: all workers of Slurm \d+ ended \(.*FAILED.*\), with their last words in .*logs", ended.stdout
+    )
+    assert "/nowhere/python: No such file" in "".join(
+        path.read_text() for path in Path("outputs/dead/.jobs/logs").glob("*.out")
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["-m", "hydra.launcher.partition=nowhere"], "(?i)invalid partition"),
+        (["-m", "+hydra.launcher.nice=5"], "other options of sbatch go into hydra.launcher.additional_parameters"),
+        (["-m", "hydra.launcher.time=null"], "hydra.launcher.time=None is no time limit"),
+        ([], "hydra/launcher=slurm is for sweeps: add -m"),
+    ],
+)
+def test_what_slurm_cannot_do_is_one_sentence(shell: Path, slurm: Slurm, overrides: list[str], sentence: str) -> None:
+    refused = run("run", *SMALL, *ON_SLURM, *overrides)
     assert refused.returncode == 1
-    assert "invalid partition" in refused.stderr.lower()
+    assert re.search(sentence, refused.stderr)
     assert "Traceback" not in refused.stderr
 
 

@@ -95,9 +95,9 @@ def test_where_no_scheduler_answers_status_says_so(tmp_path: Path, monkeypatch: 
     folder = SweepFolder(tmp_path / "sweep")
     folder.add_submission(vars(submission()))
     assert json.loads((folder.jobs / "slurm-12.json").read_text())["workers"] == 4
-    assert standings(folder) == ["Slurm 12: its scheduler does not answer here."]
+    assert standings(folder) == (["Slurm 12: its scheduler does not answer here"], False)
     folder.add_submission(vars(replace(submission(), id="13", done=True)))
-    assert len(standings(folder)) == 1, "nobody is asked about what is known to be done"
+    assert len(standings(folder)[0]) == 1, "nobody is asked about what is known to be done"
     with pytest.raises(ConfigError, match="there is no sbatch here"):
         slurm.submit(
             Task("", [], Launch(), ""),

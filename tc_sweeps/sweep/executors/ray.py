@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import re
@@ -21,6 +22,8 @@ from tc_sweeps.sweep.cluster import Submission, Task, WorkerState
 
 __all__ = ["cancel", "submit", "workers"]
 
+log = logging.getLogger(__name__)
+
 NAMESPACE = "tc_sweeps"
 
 
@@ -30,6 +33,8 @@ def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) ->
     logs.mkdir(parents=True, exist_ok=True)
     task = replace(task, launch=replace(task.launch, threaded=True))  # Ray's own run in an actor
     options = {key: settings[key] for key in ("num_cpus", "num_gpus", "memory", "resources") if settings.get(key)}
+    if not any(_has(node["Resources"], options) for node in ray.nodes() if node["Alive"]):
+        log.warning("No node of %s has %s: workers wait until there is one.", address, options)
     identity = secrets.token_hex(4)
     for place in range(workers):
         name = f"{identity}_{place}"
@@ -61,6 +66,12 @@ def _worker() -> type:
                 ray.actor.exit_actor()
 
     return Worker
+
+
+def _has(node: Mapping[str, float], options: Mapping[str, Any]) -> bool:
+    """Whether a node with these resources, in Ray's names, could hold a worker with these options of `ray.remote`."""
+    wanted = {"CPU": options.get("num_cpus", 0), "GPU": options.get("num_gpus", 0), "memory": options.get("memory", 0)}
+    return all(node.get(name, 0) >= amount for name, amount in (wanted | options.get("resources", {})).items())
 
 
 def workers(submission: Submission) -> list[WorkerState] | None:

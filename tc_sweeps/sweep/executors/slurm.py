@@ -53,15 +53,21 @@ def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) ->
         path = f"PYTHONPATH={shlex.quote(code)}${{PYTHONPATH:+:$PYTHONPATH}}"
         python = f"env PYTHONSAFEPATH=1 {path} {python}"
     executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=TIMEOUTS, python=python)
-    executor.update_parameters(
-        job_name=f"tc_sweeps {Path(task.sweep).name}",
-        time=minutes(time),
-        setup=list(given.pop("setup", [])),
-        array_parallelism=workers,
-        stderr_to_stdout=True,
-        additional_parameters=extra,
-        **given,
-    )
+    try:
+        executor.update_parameters(
+            job_name=f"tc_sweeps {Path(task.sweep).name}",
+            time=minutes(time),
+            setup=list(given.pop("setup", [])),
+            array_parallelism=workers,
+            stderr_to_stdout=True,
+            additional_parameters=extra,
+            **given,
+        )
+    except ValueError as error:  # a key of the user's own
+        raise ConfigError(
+            f"hydra/launcher=slurm: {str(error).splitlines()[0]}; other options of sbatch go into "
+            "hydra.launcher.additional_parameters."
+        ) from error
     tasks = [SlurmTask(task.sweep, task.run_ids, task.launch, task.cwd) for _ in range(workers)]
     try:
         with executor.batch():
