@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import tc_sweeps
-from tc_sweeps.store import RunFolder
+from tc_sweeps.store import RunFolder, SweepFolder
 from tests.cluster.conftest import Slurm, environment, numbers, processes, run, wait_until, working
 
 pytestmark = pytest.mark.slow
@@ -109,6 +109,12 @@ def test_workers_that_all_end_leave_a_launch_that_says_why(shell: Path, slurm: S
         [*command, "hydra.launcher.workers=1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as launch:
         wait_until(lambda: "2 running" in run("status", "gone").stdout)
+        # Another cluster that shares these folders counts its jobs from 1, too.
+        [record] = SweepFolder(Path("outputs/gone")).submissions()
+        elsewhere = SweepFolder(Path("outputs/elsewhere"))
+        elsewhere.add_runs([], experiment=None, launch=None)
+        elsewhere.add_submission({**record, "logs": "/elsewhere"})
+        assert "No scheduler answers here" in run("cancel", "outputs/elsewhere").stderr
         cancelled = run("cancel", "gone")
         assert "is cancelled" in cancelled.stdout
         out, err = launch.communicate(timeout=120)

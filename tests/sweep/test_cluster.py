@@ -32,7 +32,7 @@ LINES = """\
 JobId=13 ArrayJobId=12 ArrayTaskId=0 JobName=tc_sweeps there JobState=FAILED Reason=NonZeroExitCode ExitCode=9:0
 JobId=14 ArrayJobId=12 ArrayTaskId=1 JobName=tc_sweeps there JobState=CANCELLED Reason=None ExitCode=0:15
 JobId=15 ArrayJobId=12 ArrayTaskId=2 JobName=tc_sweeps there JobState=RUNNING Reason=None ExitCode=0:0
-JobId=12 ArrayJobId=12 ArrayTaskId=3-7%4 JobName=tc_sweeps there JobState=PENDING Reason=Resources ExitCode=0:0
+JobId=12 ArrayJobId=12 ArrayTaskId=3,5-7%4 JobName=tc_sweeps there JobState=PENDING Reason=Resources ExitCode=0:0
 JobId=20 JobName=alone JobState=COMPLETED Reason=None ExitCode=0:0
 """
 
@@ -42,16 +42,16 @@ def submission(executor: str = "slurm") -> Submission:
 
 
 def test_workers_are_told_in_slurms_words() -> None:
-    told = [slurm._worker(line) for line in LINES.splitlines()]
+    told = [worker for line in LINES.splitlines() for worker in slurm._workers_of(line)]
     assert [(worker.name, worker.state, worker.reason, worker.ended) for worker in told] == [
         ("12_0", "FAILED", "NonZeroExitCode, exit code 9:0", True),
         ("12_1", "CANCELLED", "exit code 0:15", True),
         ("12_2", "RUNNING", "", False),
-        ("12_3-7%4", "PENDING", "Resources", False),
+        *((f"12_{task}", "PENDING", "Resources", False) for task in (3, 5, 6, 7)),
         ("20", "COMPLETED", "", True),
     ]
-    assert cluster._counted(told[:4]) == (
-        "1 failed (NonZeroExitCode, exit code 9:0), 1 cancelled (exit code 0:15), 1 running, 1 pending (Resources)"
+    assert cluster._counted(told[:-1]) == (
+        "1 failed (NonZeroExitCode, exit code 9:0), 1 cancelled (exit code 0:15), 1 running, 4 pending (Resources)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -87,7 +88,9 @@ def workers(submission: Submission) -> list[WorkerState] | None:
     if told is None:
         return None
     if told.returncode == 0:
-        return [_worker(line) for line in told.stdout.splitlines() if line.startswith("JobId=")]
+        lines = [line for line in told.stdout.splitlines() if f"StdOut={submission.logs}/" in line]
+        # A job of this number that writes elsewhere is another cluster's, whose folders are seen from here.
+        return [worker for line in lines for worker in _workers_of(line)] or None
     if "Invalid job id" not in told.stderr:
         return None  # the controller is away
     accounts = _run("sacct", "-n", "-P", "-X", "-j", submission.id, "-o", "JobID,State,ExitCode")
@@ -104,15 +107,24 @@ def cancel(submission: Submission) -> None:
         raise ConfigError(f"scancel {submission.id}: {told.stderr.strip() if told else 'no such command here'}")
 
 
-def _worker(line: str) -> WorkerState:
-    """Return what a line of `scontrol -o show job` says."""
+def _workers_of(line: str) -> list[WorkerState]:
+    """Return what a line of `scontrol -o show job` says: of one task, or of all that wait in the queue."""
     fields = dict(part.split("=", 1) for part in line.split() if "=" in part)
     state, reason = fields["JobState"], fields.get("Reason", "None")
-    array, task = fields.get("ArrayJobId"), fields.get("ArrayTaskId")
+    job, tasks = fields.get("ArrayJobId"), _numbers(fields.get("ArrayTaskId", ""))
+    names = [f"{job}_{task}" for task in tasks] or [fields["JobId"]]
     told = "" if reason == "None" else reason
     if state in ENDED and state != "COMPLETED":
         told = f"{told}, " * bool(told) + f"exit code {fields.get('ExitCode')}"
-    return WorkerState(f"{array}_{task}" if array else fields["JobId"], state, told, ended=state in ENDED)
+    return [WorkerState(name, state, told, ended=state in ENDED) for name in names]
+
+
+def _numbers(tasks: str) -> list[int]:
+    """Return the tasks that Slurm means: `1,4-6%2` are 1, 4, 5 and 6, of which two may run at once."""
+    numbers: list[int] = []
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", tasks.partition("%")[0]):
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
