@@ -142,7 +142,8 @@ def measure(sweep: Path) -> str:
     sizes = {name: len(found[1]) for name in ("data", "library") if (found := re.search(f'id="{name}">([^<]*)', text))}
     data = json.loads(gzip.decompress(base64.b64decode(re.search('id="data">([^<]*)', text)[1])))
     chunks, detailed = sum(map(len, data["details"]["chunks"])), sum(map(bool, data["details"]["of"]))
-    return f"{len(text):,} bytes ({sizes}), details {chunks:,} of {detailed:,} runs, {told['seconds']:.1f} s, {told['MiB']:.0f} MiB. {data['left_out'] or ''}"
+    parts = f"{sizes['library']:,} of them plotly and {chunks:,} details of {detailed:,} runs"
+    return f"{len(text):,} bytes, {parts}; {told['seconds']:.1f} s, {told['MiB']:.0f} MiB. {data['left_out'] or ''}"
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ LEAST_PROBABILITY = 0.01  # of a fiber's entries that are shown, but for those o
 PROBE = 16  # runs by which is judged how much room a level takes, before it is tried
 ROUGHLY = 1.3  # such a judgement is trusted to be no further off
 MOST_EVALUATIONS = 200  # of a run's curves: a picture of one run is not wider
+LEAST_THRESHOLDS = 12  # of a survival curve that is thinned
 MOST_RIGHT = 10  # last tokens that are right in a context; a closed world may have a hundred
 
 
@@ -61,7 +62,7 @@ class Level:
         if not self.of_all:
             return f"{told}; only one run of each group has details."
         if self.evaluations_of_others < self.evaluations:
-            told += f", and {self.evaluations_of_others} evaluations in the curves of the others"
+            told += f", and {self.evaluations_of_others} points in the curves of the others"
         return f"{told}."
 
 
@@ -72,6 +73,7 @@ LEVELS = (
     Level(artifacts=20, contexts=50, tokens=8, fibers_of_all=False),
     Level(artifacts=20, contexts=50, tokens=4, fibers_of_all=False, artifacts_of_all=False),
     Level(artifacts=10, contexts=20, tokens=4, fibers_of_all=False, artifacts_of_all=False, evaluations_of_others=10),
+    Level(artifacts=10, contexts=20, tokens=4, fibers_of_all=False, artifacts_of_all=False, evaluations_of_others=5),
     Level(artifacts=20, contexts=50, tokens=4, of_all=False),
     Level(artifacts=10, contexts=20, tokens=4, of_all=False),
     Level(artifacts=0, contexts=0, evaluations=10, of_all=False),
@@ -178,13 +180,19 @@ def _detail(run: RunFolder, always: Mapping[str, Any], level: Level, *, first: b
     told = dict(always)
     evaluations, most = len(always["curves"]["step"]), level.evaluations if first else level.evaluations_of_others
     if evaluations > most:
-        kept = spread(evaluations, most)
-        told["curves"] = {name: [values[place] for place in kept] for name, values in always["curves"].items()}
+        told["curves"] = _thinned(always["curves"], evaluations, most)
+        if "survival" in told:
+            told["survival"] = _thinned(told["survival"], len(told["survival"]["count"]), LEAST_THRESHOLDS)
     table = read_parquet(run, "artifacts") if level.artifacts and (first or level.artifacts_of_all) else None
     listed = None if table is None else _artifacts(table, level.artifacts)
     table = read_parquet(run, "fibers") if level.contexts != 0 and (first or level.fibers_of_all) else None
     shown = None if table is None or not len(table) else _fibers(table, run, level)
     return {**told, "vocabulary": _vocabulary(run, listed, shown), "artifacts": listed, "fibers": shown}
+
+
+def _thinned(columns: Mapping[str, Sequence[Any]], rows: int, most: int) -> dict[str, list[Any]]:
+    kept = spread(rows, most)
+    return {name: [values[place] for place in kept] for name, values in columns.items()}
 
 
 def _vocabulary(

@@ -43,5 +43,5 @@ def plain(value: Any) -> Any:
 
 
 def dumps(content: Any) -> str:
-    """Return JSON without a space, and without the NaN that is none."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """Return JSON without a space, in ASCII; raises `ValueError` for a number that is not finite."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)

@@ -13,6 +13,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from tc_sweeps.report.artifacts import printable
+
 HERE = Path(__file__).parent
 
 
@@ -23,7 +25,7 @@ def page(title: str, sweeps: Sequence[Mapping[str, Any]], data: str) -> str:
     written stands in it escaped, or in base64.
     """
     parts = {
-        "title": html.escape(title),
+        "title": _escaped(title),
         "css": _file("page.css"),
         "js": _file("page.js"),
         "summary": summary(sweeps),
@@ -47,12 +49,12 @@ def summary(sweeps: Sequence[Mapping[str, Any]]) -> str:
 def _section(sweep: Mapping[str, Any]) -> str:
     runs = sum(sweep["states"].values())
     states = ", ".join(f"{count:,} {state}" for state, count in sweep["states"].items())
-    lines = [f"<h2>{html.escape(sweep['name'])}</h2>"]
+    lines = [f"<h2>{_escaped(sweep['name'])}</h2>"]
     for name in ("claim", "verdict"):
         if sweep[name]:
-            told = "<br>".join(map(html.escape, sweep[name].splitlines()))
+            told = "<br>".join(map(_escaped, sweep[name].splitlines()))
             lines.append(f'<p class="{name}"><strong>{name.capitalize()}:</strong> {told}</p>')
-    lines.append(f'<p class="states">{runs:,} run{"s" * (runs != 1)}: {html.escape(states)}</p>')
+    lines.append(f'<p class="states">{runs:,} run{"s" * (runs != 1)}: {_escaped(states)}</p>')
     if sweep["failures"]:
         told = "".join(
             f"<li>{each['count']:,} failed: {html.escape(each['reason'])}</li>" for each in sweep["failures"]
@@ -60,6 +62,11 @@ def _section(sweep: Mapping[str, Any]) -> str:
         lines.append(f'<ul class="failures">{told}</ul>')
     body = "\n".join(lines)
     return f'<section class="sweep">\n{body}\n</section>'
+
+
+def _escaped(text: str) -> str:
+    """Return a text as HTML shows it, characters included that would turn the text around or are none at all."""
+    return html.escape(printable(text))
 
 
 @cache

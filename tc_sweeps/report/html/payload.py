@@ -28,7 +28,7 @@ from tc_sweeps.report.frame import (
     swept_keys,
     together,
 )
-from tc_sweeps.report.html.details import details, read_survival, spread
+from tc_sweeps.report.html.details import LEAST_THRESHOLDS, details, read_survival, spread
 from tc_sweeps.report.html.numbers import dumps, number, numbers, plain
 from tc_sweeps.report.html.page import pack
 from tc_sweeps.report.intervals import SHARES, clipped
@@ -42,7 +42,6 @@ from tc_sweeps.store.sweep_folder import SweepFolder
 CORE_SHARE = 0.6  # of the room that all but the details may take; more than that, and curves are thinned
 MOST_POINTS = 200  # of a curve: a picture is not wider
 ALL_POINTS = 100_000  # of the curves of all groups together, which are in memory at once
-LEAST_THRESHOLDS = 12  # of a survival curve that is thinned
 BATCH = 500  # runs whose curves are in memory at once
 STATUS = ("run_id", "sweep", "state", "reason", "step")
 
@@ -147,23 +146,24 @@ class Gathered:
             "xs": [{"key": name} for name in self._xs],
             "table": self._table(),
         }
-        most = max((len(steps) for steps, _ in self._curves[0].values()), default=0)
-        points = MOST_POINTS
+        curves, _, longest = self._curves
+        points, thresholds = max((len(steps) for steps, _ in curves.values()), default=0), MOST_POINTS
         while True:
-            text = dumps(core | {"groups": self._groups(points)})
-            size = len(pack(text.encode()))
+            groups = self._groups(points, thresholds)
+            size = len(pack(dumps(core | {"groups": groups}).encode()))
             if size <= CORE_SHARE * room or not points:
                 break
-            points = min(points, most)
             points = min(points - 1, int(points * CORE_SHARE * room / size))
             points = points if points >= 3 else 0
-        told = details(self.folders, [self._stands_for(members) for members in self.members], room - size)
+            thresholds = max(points, LEAST_THRESHOLDS)
+        places = 500 + 4 * len(self.runs)  # where each run's details are, and what is left out
+        told = details(self.folders, [self._stands_for(members) for members in self.members], room - size - places)
         left_out = [told.left_out] if told.left_out else []
-        if points < most:
+        if points < longest:
             thinned = f"thinned to {points} points" if points else "left out"
             left_out.insert(0, f"Curves of groups are {thinned} to keep this page small.")
         core |= {
-            "groups": self._groups(points),
+            "groups": groups,
             "details": {"chunks": told.chunks, "of": told.of},
             "left_out": " ".join(left_out) or None,
         }
@@ -215,8 +215,8 @@ class Gathered:
             group[members] = place
         return group
 
-    def _groups(self, points: int) -> list[dict[str, Any]]:
-        curves, survival = self._curves
+    def _groups(self, points: int, thresholds: int) -> list[dict[str, Any]]:
+        curves, survival, _ = self._curves
         nothing = np.empty(0), np.empty((len(self._candidates), 0, 3))
         groups = []
         for place, members in enumerate(self.members):
@@ -239,10 +239,10 @@ class Gathered:
                 "curves": {"step": numbers(steps[kept]), **drawn},
             }
             if place in survival:
-                thresholds, ratio = survival[place]
-                kept = spread(len(thresholds), max(points, LEAST_THRESHOLDS))
+                places, ratio = survival[place]
+                kept = spread(len(places), thresholds)
                 ratios = [numbers(row) for row in ratio[0, kept].T]
-                group["survival"] = {"threshold": numbers(thresholds[kept]), "ratio": ratios}
+                group["survival"] = {"threshold": numbers(places[kept]), "ratio": ratios}
             groups.append(group)
         return groups
 
@@ -293,26 +293,25 @@ class Gathered:
         return [name for name in self._candidates if name in defined]
 
     @cached_property
-    def _curves(self) -> tuple[Curves, Curves]:
-        """The means over seeds of all metrics at each step, and of artifacts per n-gram at each threshold."""
+    def _curves(self) -> tuple[Curves, Curves, int]:
+        """The means over seeds of all metrics at each step, and of artifacts per n-gram at each threshold.
+
+        Behind them stands how many evaluations a run has at most.
+        """
         most = min(MOST_POINTS, max(10, ALL_POINTS // len(self.members)))
         curves: Curves = {}
         survival: Curves = {}
+        longest = 0
         for batch in self._batches():
-            of_runs = [(place, run, self.folders[run]) for place, runs in batch.items() for run in runs]
-            parts = []
-            for place, _, folder in of_runs:
-                names, values = folder.read_evaluations()
-                parts.append(pd.DataFrame(values, columns=names).assign(group=place))
-            found = pd.concat(parts, ignore_index=True)
-            curves |= _means(found, "step", self._candidates, most)
-            parts = []
-            for place, run, folder in of_runs:
-                thresholds, counts = read_survival(folder)
-                ratio = counts / self._ngrams[run]
-                parts.append(pd.DataFrame({"threshold": thresholds, "ratio": ratio, "group": place}))
-            survival |= _means(pd.concat(parts, ignore_index=True), "threshold", ["ratio"], MOST_POINTS)
-        return curves, survival
+            evaluations, ratios = _Rows(), _Rows()
+            for place, run in [(place, run) for place, runs in batch.items() for run in runs]:
+                evaluations.add(place, *self.folders[run].read_evaluations())
+                thresholds, counts = read_survival(self.folders[run])
+                ratios.add(place, ["threshold", "ratio"], np.column_stack([thresholds, counts / self._ngrams[run]]))
+            longest = max(longest, evaluations.longest)
+            curves |= _means(evaluations.frame(), "step", self._candidates, most)
+            survival |= _means(ratios.frame(), "threshold", ["ratio"], MOST_POINTS)
+        return curves, survival, longest
 
     def _batches(self) -> Iterator[dict[int, list[int]]]:
         """Yield the runs that are drawn of some groups at a time: those that have finished, or all where none has."""
@@ -357,6 +356,26 @@ class Gathered:
             for column in columns
         ]
         return {"columns": columns, "values": values}
+
+
+class _Rows:
+    """Rows of many runs, put together as a frame at once: a frame of each would take longer than to read them."""
+
+    def __init__(self) -> None:
+        self.longest = 0  # how many rows a run has at most
+        self._parts: dict[tuple[str, ...], list[np.ndarray]] = {}  # by their columns
+
+    def add(self, group: int, columns: Sequence[str], values: np.ndarray) -> None:
+        """Add the rows of a run of a group."""
+        self.longest = max(self.longest, len(values))
+        if len(values):
+            rows = np.column_stack([np.full(len(values), group), values])
+            self._parts.setdefault(("group", *columns), []).append(rows)
+
+    def frame(self) -> pd.DataFrame:
+        """Return all rows, with a column `group`."""
+        frames = [pd.DataFrame(np.concatenate(rows), columns=list(names)) for names, rows in self._parts.items()]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _means(frame: pd.DataFrame, place: str, names: Sequence[str], most: int) -> Curves:
