@@ -20,7 +20,7 @@ from tc_sweeps.store.sweep_folder import flat
 CHUNK = 150_000  # characters of JSON in a chunk, which is unpacked whole when one of its runs is opened
 PACKED_TWICE = 1.02  # a chunk is packed once more with the rest of the page, which hardly makes it larger
 LEAST_PROBABILITY = 0.01  # of a fiber's entries that are shown, but for those of the data and the most probable
-PROBE = 16  # runs by which is judged how much room a level takes, before it is tried
+PROBE = 12  # runs of a kind by which is judged how much room a level takes, before it is tried
 ROUGHLY = 1.3  # such a judgement is trusted to be no further off
 MOST_EVALUATIONS = 200  # of a run's curves: a picture of one run is not wider
 LEAST_THRESHOLDS = 12  # of a survival curve that is thinned
@@ -53,7 +53,9 @@ class Level:
         if self == LEVELS[0]:
             return None
         if not self.artifacts:
-            told = "left out to keep this page small, but for the curves, the config and the command"
+            told = (
+                f"left out to keep this page small, but for {self.evaluations} points of the curves, config and command"
+            )
             return f"Details are {told} of one run of each group."
         whose = {True: "of a run", False: "of one run of each group"}
         artifacts = f"{self.artifacts} artifacts {whose[self.artifacts_of_all]}"
@@ -108,9 +110,16 @@ class _Reader:
     always: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def estimate(self, wanted: Sequence[int], level: Level) -> float:
-        """Return how many bytes of the page the details of runs take, judged by a few of them."""
-        some = [wanted[place] for place in spread(len(wanted), PROBE)]
-        return sum(_size(_packed(part)) for part in self._parts(some, level)) * len(wanted) / len(some)
+        """Return how many bytes of the page the details of runs take, judged by a few of each kind.
+
+        Those that stand for their groups may be told more of.
+        """
+        size = 0.0
+        for kind in (True, False):
+            alike = [run for run in wanted if (run in self.firsts) == kind]
+            some = [alike[place] for place in spread(len(alike), PROBE)]
+            size += sum(_size(_packed(part)) for part in self._parts(some, level)) * len(alike) / max(1, len(some))
+        return size
 
     def packed(self, wanted: Sequence[int], level: Level, room: float) -> tuple[list[str], dict[int, tuple[int, int]]]:
         """Return the chunks of a level that fit, and in which one and where in it each run stands."""
