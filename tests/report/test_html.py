@@ -264,7 +264,9 @@ def test_a_filter_chooses_runs_and_names_the_file(outputs: Path) -> None:
         made.finished_run(outputs, "s", {"model.width": width}, {100: {"train/loss": width}})
     path = write_report("s", where={"model.width": 8})
     assert path.name == "report_where_model.width=8.html"
-    assert column(data_of(path), "train/loss") == [8]
+    data = data_of(path)
+    assert column(data, "train/loss") == [8]
+    assert data["title"] == "s with model.width=8"  # a page is passed on without the command that made it
 
 
 # ---------------------------------------------------------------------------------------------------- claim and verdict

@@ -34,7 +34,7 @@ from tc_sweeps.report.html.page import pack
 from tc_sweeps.report.intervals import SHARES, clipped
 from tc_sweeps.report.metrics import about
 from tc_sweeps.report.status import MOST_REASONS, STATES, alike
-from tc_sweeps.report.where import Where, as_plain, in_order
+from tc_sweeps.report.where import Where, as_plain, in_order, spell_where
 from tc_sweeps.store.folder import RunFolder
 from tc_sweeps.store.identity import code_version
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -83,7 +83,8 @@ def gather(sweeps: Sequence[str | Path], where: Where | None = None) -> Gathered
         raise ConfigError(f"The sweep '{names[0]}' has no runs yet: there is nothing to report.")
     runs = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
     paths = dict(zip(names, (folder.path for folder in folders), strict=True))
-    return Gathered(", ".join(names), folders[0].path, told, runs, paths)
+    title = ", ".join(names) + (f" with {spell_where(where)}" if where else "")
+    return Gathered(title, folders[0].path, told, runs, paths)
 
 
 def _sweep(folder: SweepFolder, name: str, runs: pd.DataFrame, where: Where | None) -> dict[str, Any]:
