@@ -1,4 +1,4 @@
-"""The verbs: run, plan, status, table, figure, artifacts, cancel, sync. Nothing imports torch before a run starts."""
+"""The verbs: run, plan, status, table, figure, report, artifacts, cancel, sync. Only runs that start import torch."""
 
 from __future__ import annotations
 
@@ -274,6 +274,14 @@ def figure(arguments: argparse.Namespace) -> None:
     print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by, where=where))
 
 
+def report(arguments: argparse.Namespace) -> None:
+    """Write the HTML report of some sweeps."""
+    from tc_sweeps.report import parse_where, write_report
+
+    path = write_report(arguments.sweeps, where=parse_where(arguments.where))
+    print(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
 def artifacts(arguments: argparse.Namespace) -> None:
     """Print the most confident artifacts of a run."""
     from tc_sweeps.report import artifacts_text
@@ -339,6 +347,17 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--y", metavar="METRIC", help="a metric or a fact")
     drawn.add_argument("--by", metavar="KEY", help="one line for each value of this key; a second axis has its own")
     drawn.set_defaults(function=figure)
+    reported = verbs.add_parser(
+        "report",
+        parents=[filtered],
+        help="write one HTML page about a sweep, or about several",
+        description="Write report.html into the folder of the sweep, or of the first of several: one file that needs "
+        "no network, with means over seeds, curves, survival curves, a table of all runs and what each one says.",
+    )
+    reported.add_argument(
+        "sweeps", nargs="+", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder"
+    )
+    reported.set_defaults(function=report)
     ended = verbs.add_parser("cancel", parents=[sweep], help="end what a scheduler has of a sweep; its runs stay")
     ended.set_defaults(function=cancel)
     listed = verbs.add_parser(

@@ -173,6 +173,17 @@ def test_loading_a_text_is_measured_for_both_tokenizers() -> None:
     assert all(int(row[4].replace(",", "")) < int(row[3].replace(",", "")) for row in rows), "the libraries are a part"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [[], ["--whole"]])
+def test_the_report_is_measured(whole: list[str]) -> None:
+    command = [sys.executable, str(FOLDER / "report.py"), "--runs", "4", "12", "--seeds", "2", *whole]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert [line.split(" runs ")[0] for line in lines] == ["4", "12"]
+    assert [re.findall(r"details of (\d+) runs", line) for line in lines] == [["4"], ["12"]]
+    assert all(re.search(r"[\d,]{9} bytes.* s, \d+ MiB\. $", line) for line in lines)
+
+
 def test_labels_change_no_count_and_their_cost_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

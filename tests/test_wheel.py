@@ -23,6 +23,7 @@ def test_a_wheel_runs_outside_the_checkout(tmp_path: Path) -> None:
     assert "tc_sweeps/conf/config.yaml" in names
     assert "tc_sweeps/conf/experiment/figure2.yaml" in names
     assert "tc_sweeps/corpus/files/kinships.tsv" in names
+    assert {f"tc_sweeps/report/html/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "outputs", "conf"))]
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from tc_sweeps import cli; "
@@ -30,8 +31,10 @@ def test_a_wheel_runs_outside_the_checkout(tmp_path: Path) -> None:
         "sys.argv = ['tc-sweeps', *sys.argv[1:]]; cli.main()"
     )
     short = ["data=eats", "training.steps=4", "training.evaluations=1", "tracking.mode=none"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "run", *short], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    for typed in (["run", *short], ["report", "scratch"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *typed], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "outputs/scratch").glob("*/model.safetensors"))) == 1
+    assert (tmp_path / "outputs/scratch/report.html").is_file()

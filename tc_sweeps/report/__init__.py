@@ -15,6 +15,7 @@ from tc_sweeps.report.where import parse_where
 if TYPE_CHECKING:
     from tc_sweeps.report.curves import draw_xy
     from tc_sweeps.report.figures import Drawing, draw_experiment, experiments
+    from tc_sweeps.report.html import write_report
 
 __all__ = [
     "Drawing",
@@ -34,6 +35,7 @@ __all__ = [
     "parse_where",
     "sweep_status",
     "swept_keys",
+    "write_report",
     "write_table",
 ]
 
@@ -42,5 +44,5 @@ def __getattr__(name: str) -> Any:
     """Load what draws when it is first asked for: tables need not wait for matplotlib."""
     if name not in __all__:
         raise AttributeError(f"module 'tc_sweeps.report' has no attribute {name!r}")
-    home = "tc_sweeps.report.curves" if name == "draw_xy" else "tc_sweeps.report.figures"
-    return getattr(import_module(home), name)
+    home = {"draw_xy": "curves", "write_report": "html"}.get(name, "figures")
+    return getattr(import_module(f"tc_sweeps.report.{home}"), name)

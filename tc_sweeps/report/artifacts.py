@@ -135,15 +135,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def short_name(name: str) -> str:
+    """Return a token's name as it is shown: printable, and no longer than `LONGEST_NAME`."""
+    name = printable(name)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+
+
 def _speller(names: Sequence[str] | None) -> Callable[[int], str]:
     """Return what spells a token: its name, in quotes where it would not read as one word; or its number."""
 
     def spelled(token: int) -> str:
         if names is None:
             return str(token)
-        name = printable(names[token])
-        if len(name) > LONGEST_NAME:
-            name = f"{name[: LONGEST_NAME - 3]}..."
+        name = short_name(names[token])
         return name if name and " " not in name else f'"{name}"'
 
     return spelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +51,20 @@ def find_sweep(sweep: str | Path) -> SweepFolder:
 def find_sweeps(home: Path = OUTPUTS) -> list[SweepFolder]:
     """Return the sweeps in a folder, by name."""
     return [SweepFolder(path) for path in sorted(home.glob("*")) if _is_sweep(path)]
+
+
+def experiments() -> list[str]:
+    """Return the names of the experiments that have a figure of their own, without loading what draws them."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "figures")]))
+
+
+def own_figure(folder: SweepFolder) -> str | None:
+    """Return the experiment whose figure a sweep has, or None.
+
+    It is the one that the sweep was launched as, or else that has its name; a search has a figure of its own, `search`.
+    """
+    name = "search" if folder.is_search else folder.plan["experiment"] or folder.path.name
+    return name if name in experiments() else None
 
 
 def find_run(run: str | Path) -> RunFolder:

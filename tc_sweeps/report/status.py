@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 import re
 import textwrap
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from tc_sweeps.report.frame import figure_command, find_sweep, find_sweeps, swept_keys, typed
+from tc_sweeps.report.frame import figure_command, find_sweep, find_sweeps, own_figure, swept_keys, typed
 from tc_sweeps.report.trials import load_trials
 from tc_sweeps.report.where import in_order, spell_value
 from tc_sweeps.store.folder import OUTPUTS
@@ -138,21 +137,32 @@ def _axes_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
 
 def _reasons_text(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> str:
     """Return the reasons for which runs did not finish, the most frequent first, each with one example."""
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        if run["state"] in ("failed", "interrupted") or (run["state"] == "queued" and run["reason"]):
-            groups.setdefault((run["state"], _alike(run)), []).append(run)
+    stopped = [run for run in runs if run["state"] in ("failed", "interrupted")]
+    groups = alike([*stopped, *(run for run in runs if run["state"] == "queued" and run["reason"])])
     lines = []
-    for (state, alike), group in sorted(groups.items(), key=lambda item: -len(item[1]))[:MOST_REASONS]:
-        same = len({_reason(run) for run in group}) == 1
+    for state, told, group in groups[:MOST_REASONS]:
         example = group[0]
-        lines.append(f"{len(group)} {state}: {_reason(example) if same else alike}")
+        lines.append(f"{len(group)} {state}: {told}")
         values = " ".join(f"{key}={spell_value(example.get(key))}" for key in keys)
         at = f"at step {example['step']:,} of {example['training.steps']:,}"
         lines.append(f"  {'for example ' * (len(group) > 1)}{path / example['run_id']} {at}: {values}".rstrip(": "))
     if len(groups) > MOST_REASONS:
         lines.append(f"... and {len(groups) - MOST_REASONS} more reasons")
     return "\n".join(lines)
+
+
+def alike(runs: Sequence[Run]) -> list[tuple[str, str, list[Run]]]:
+    """Return runs in groups of one state and one reason, each with these and its runs, the largest group first.
+
+    Reasons that differ in numbers and ids alone are one, which then has an ellipsis for each of these.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run["state"], _alike(run)), []).append(run)
+    return [
+        (state, _reason(group[0]) if len({_reason(run) for run in group}) == 1 else told, group)
+        for (state, told), group in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> str:
@@ -173,8 +183,7 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> st
     if counts["finished"]:
         lines.append(("To see the numbers:", f"tc-sweeps table {name}"))
     if counts["finished"] and not counts["running"] and not missing:
-        own = folder.is_search or (plan["experiment"] or folder.path.name) in _experiments()
-        drawing = f"tc-sweeps figure {name}" if own else figure_command(folder.path, _frame(runs))
+        drawing = f"tc-sweeps figure {name}" if own_figure(folder) else figure_command(folder.path, _frame(runs))
         lines.append(("To draw them:", drawing))
     width = max(len(purpose) for purpose, _ in lines)
     return "\n".join(f"{purpose.ljust(width)}  {command}" for purpose, command in lines)
@@ -206,8 +215,3 @@ def _alike(run: Run) -> str:
 
 def _runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
-
-
-def _experiments() -> set[str]:
-    """Return the experiments that have a figure of their own, without loading what draws them."""
-    return {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "figures")])}

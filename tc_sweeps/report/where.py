@@ -68,10 +68,10 @@ def matching(values: pd.Series[Any], wanted: Any) -> pd.Series[bool]:
     """
     options = _options(wanted)
     if isinstance(wanted, tuple):  # one value that is a list, or several values
-        options += map(_plain, wanted)
+        options += map(as_plain, wanted)
     there = in_order(values)
     shown = [one for option in options for one in _shown_as(option, there)]
-    return values.map(lambda value: any(_same(_plain(value), option) for option in options + shown)).astype(bool)
+    return values.map(lambda value: any(_same(as_plain(value), option) for option in options + shown)).astype(bool)
 
 
 def _shown_as(option: Any, there: Sequence[Any]) -> list[Any]:
@@ -85,7 +85,7 @@ def _shown_as(option: Any, there: Sequence[Any]) -> list[Any]:
 
 def in_order(values: Iterable[Any]) -> list[Any]:
     """Return the different values in order: null, numbers, and words and lists as they are spelled."""
-    different = list(dict.fromkeys(map(_plain, values)))
+    different = list(dict.fromkeys(map(as_plain, values)))
     numbers = [value for value in different if isinstance(value, int | float)]
     others = [value for value in different if not isinstance(value, int | float | None)]
     return [None] * (None in different) + sorted(numbers) + sorted(others, key=spell_value)
@@ -100,7 +100,7 @@ def spell_where(where: Where | None) -> str:
 
 def spell_value(value: Any) -> str:
     """Return a config value as one would type it in an override."""
-    value = _plain(value)
+    value = as_plain(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple):
@@ -122,10 +122,11 @@ def name_where(where: Where | None) -> str:
 
 def _options(wanted: Any) -> list[Any]:
     several = pd.api.types.is_list_like(wanted) and not isinstance(wanted, tuple)
-    return [_plain(value) for value in wanted] if several else [_plain(wanted)]
+    return [as_plain(value) for value in wanted] if several else [as_plain(wanted)]
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """Return a value of a frame as Python has it: NaN as None, lists as tuples, NumPy's numbers as plain ones."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, list):

@@ -7,12 +7,12 @@ those that a filter chooses, as in `load_sweep`.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from tc_sweeps.config import ConfigError
-from tc_sweeps.report.frame import figure_command, find_sweep, hint, listed, load_sweep
+from tc_sweeps.report.frame import experiments, figure_command, find_sweep, hint, listed, load_sweep, own_figure
 from tc_sweeps.report.style import save
 from tc_sweeps.report.where import Where, name_where, spell_where
 
@@ -31,9 +31,7 @@ class Drawing(NamedTuple):
         return f"{chosen}Claim:   {self.claim}\nVerdict: {self.verdict}\nWritten: {paths}"
 
 
-def experiments() -> list[str]:
-    """Return the names of the experiments that have a figure of their own."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+__all__ = ["Drawing", "draw_experiment", "experiments", "figure_module"]
 
 
 def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: Where | None = None) -> Drawing:
@@ -46,8 +44,8 @@ def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: 
     folder = find_sweep(sweep)
     path = folder.path
     if experiment is None:
-        experiment = "search" if folder.is_search else folder.plan["experiment"] or path.name
-        if experiment not in experiments():
+        experiment = own_figure(folder)
+        if experiment is None:
             example = figure_command(path, load_sweep(path, where=where))
             raise ConfigError(
                 f"The sweep '{path.name}' is of no experiment that has a figure: "
@@ -56,6 +54,11 @@ def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: 
     if experiment not in experiments():
         known = f"there are {listed(experiments())}"
         raise ConfigError(f"There is no figure '{experiment}'{hint(experiment, experiments(), known)}")
-    module = importlib.import_module(f"{__name__}.{experiment}")
+    module = figure_module(experiment)
     paths = save(module.draw(path, where), path / "figures" / f"{experiment}{name_where(where)}")
     return Drawing(paths, module.CLAIM, module.verdict(path, where), spell_where(where))
+
+
+def figure_module(experiment: str) -> ModuleType:
+    """Return the module that draws an experiment's figure: its `CLAIM`, `draw` and `verdict`."""
+    return importlib.import_module(f"{__name__}.{experiment}")
