@@ -137,7 +137,7 @@ function mergedLayout({ xaxis = {}, yaxis = {}, ...rest }) {
 /** Ticks of a logarithmic axis at round numbers, as many as can be read. */
 function logTicks(values) {
   const positive = values.filter((value) => value > 0);
-  const [low, high] = [Math.min(...positive), Math.max(...positive)];
+  const [low, high] = extent(positive);
   if (!(high > low)) return {};
   const within = (ticks) => ticks.filter((tick) => tick >= low * 0.98 && tick <= high * 1.02);
   const powers = [];
@@ -152,6 +152,20 @@ function logTicks(values) {
   const ticks =
     wide.length > 2 ? wide : within(even).filter((_, place, all) => place % Math.ceil(all.length / 7) === 0);
   return { tickvals: ticks, ticktext: ticks.map(spell) };
+}
+
+/** Where a threshold stands on its axis: thresholds are even in log-odds, and most that happens does so near 1. */
+function logOdds(threshold) {
+  return Math.log(threshold / (1 - threshold));
+}
+
+/** The axis of thresholds. */
+function thresholdScale(thresholds) {
+  const [low, high] = extent(thresholds);
+  const ticks = [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999].filter(
+    (tick) => tick >= low && tick <= high,
+  );
+  return { title: "threshold, even in log-odds", tickvals: ticks.map(logOdds), ticktext: ticks.map(String) };
 }
 
 /** An axis from zero, or a logarithmic one. */

@@ -149,9 +149,10 @@ function drawnSentence(lines, count, banded, stepwise) {
   if (!lines.length) return what;
   const groups = new Set(lines.flatMap((line) => line.points.map((point) => point.group)));
   const runs = [...groups].map((group) => group.final[view.y]?.[3] ?? group.runs.length);
-  const [few, many] = [Math.min(...runs), Math.max(...runs)];
+  const [few, many] = extent(runs);
   const each = few === many ? counted(few, "run") : `${few} to ${many} runs`;
-  const said = [` Each point is the ${INTERVAL}; ${each} a point${many > 1 ? "" : ", hence no interval"}.`];
+  const said = [` Each point is the ${INTERVAL}; ${each} a point.`];
+  if (many === 1) said[0] = " Each point is one run, hence without an interval.";
   const { run, colour, dash } = styled();
   const differs = (place) => new Set([...groups].map((group) => group.values[place])).size > 1;
   const same = data.axes.filter((_, place) => ![run, colour, dash].includes(place) && differs(place));
@@ -235,7 +236,8 @@ function drawPanel(id, groups, { pointsOf, traceOf, header, cells, axes, sentenc
     { why, click: (group) => listRuns(data.groups[group]) },
   );
   const left = all.length > lines.length ? ` Of ${spell(all.length)} groups ${lines.length} are drawn.` : "";
-  $(`${id}-drawn`).textContent = `${sentence} Colours and dashes as above.${left}`;
+  const looks = $("legend").childElementCount ? " Colours and dashes as above." : "";
+  $(`${id}-drawn`).textContent = `${sentence}${looks}${left}`;
   const names = [...data.axes.map((axis) => axis.key), ...header];
   const rows = all.flatMap((line) => line.points).map((point) => [...axisCells(point.group), ...cells(point)]);
   setNumbers(`${id}-numbers`, names, rows);
@@ -259,9 +261,10 @@ function drawSurvival(groups) {
   const log = view.log.has("survival");
   const pointsOf = (group) => {
     const [means, lows, highs] = group.survival?.ratio ?? [];
-    const points = (group.survival?.threshold ?? []).map((x, place) => ({
+    const points = (group.survival?.threshold ?? []).map((threshold, place) => ({
       group,
-      x,
+      threshold,
+      x: logOdds(threshold),
       mean: means[place],
       low: lows[place],
       high: highs[place],
@@ -273,7 +276,7 @@ function drawSurvival(groups) {
     {
       ...panelTrace(group, points, style),
       hovertext: points.map((point) =>
-        hover(group, `<b>${withInterval(point)} per training n-gram</b>`, `above P = ${spell(point.x)}`),
+        hover(group, `<b>${withInterval(point)} per training n-gram</b>`, `above P = ${spell(point.threshold)}`),
       ),
     },
   ];
@@ -281,9 +284,9 @@ function drawSurvival(groups) {
     pointsOf,
     traceOf,
     header: ["threshold", "artifacts per training n-gram", "low", "high"],
-    cells: (point) => [point.x, point.mean, point.low, point.high],
+    cells: (point) => [point.threshold, point.mean, point.low, point.high],
     axes: {
-      xaxis: { title: "threshold", range: [0, 1], dtick: 0.2 },
+      xaxis: thresholdScale(groups.flatMap((group) => group.survival?.threshold ?? [])),
       yaxis: scale("artifacts per training n-gram", log),
     },
     sentence: `Artifacts per distinct training n-gram above each threshold, at the end of training: ${INTERVAL}.`,
@@ -437,7 +440,7 @@ function headCell(name, numeric) {
     change(() => {
       view.sort = view.sort === name ? `-${name}` : name;
       view.page = 0;
-    });
+    }, showTable);
     document.querySelector(`#runs th[data-column="${CSS.escape(name)}"] button`).focus(); // the table was built anew
   };
   return h(
@@ -556,7 +559,7 @@ function buildFilters() {
 function buildColumns() {
   const kinds = { status: "Status", config: "Config", fact: "Facts", metric: "Metrics at the end" };
   const show = (names, shown) =>
-    change(() => names.forEach((name) => (shown ? view.columns.add(name) : view.columns.delete(name))));
+    change(() => names.forEach((name) => (shown ? view.columns.add(name) : view.columns.delete(name))), showTable);
   $("column-choices").replaceChildren(
     ...Object.entries(kinds)
       .map(([kind, title]) => {
@@ -576,11 +579,17 @@ function buildColumns() {
   );
 }
 
-/** Changes the view, draws it, and keeps it in the address. */
-function change(edit) {
+/** Changes the view, draws what has changed, and keeps it in the address. */
+function change(edit, draw = show) {
   edit();
-  show();
+  draw();
   saveView();
+}
+
+/** Draws the table alone, which is quick. */
+function showTable() {
+  showControls();
+  drawTable(shownGroups());
 }
 
 function saveView() {
@@ -606,13 +615,18 @@ function listen() {
       change(() => (target.checked ? view.log.add(name) : view.log.delete(name)));
   }
   $("reset").onclick = () => change(() => (view.hidden = new Map()));
-  $("previous").onclick = () => change(() => (view.page -= 1));
-  $("next").onclick = () => change(() => (view.page += 1));
-  $("group-close").onclick = () => ($("group").hidden = true);
-  $("runs").onclick = ({ target }) => target.closest("tbody tr") && openRun(Number(target.closest("tr").dataset.run));
+  $("previous").onclick = () => change(() => (view.page -= 1), showTable);
+  $("next").onclick = () => change(() => (view.page += 1), showTable);
+  $("group-close").onclick = () => void ($("group").hidden = true);
+  $("runs").onclick = ({ target }) => {
+    const row = target.closest("tbody tr");
+    if (row) openRun(Number(row.dataset.run));
+  };
   $("run-close").onclick = () => $("run").close();
   $("run").onclose = closeRun;
-  $("run").onclick = ({ target }) => target === $("run") && $("run").close(); // beside the dialog
+  $("run").onclick = ({ target }) => {
+    if (target === $("run")) $("run").close(); // a click beside the dialog; to return false would undo all others
+  };
   for (const media of ["(prefers-color-scheme: dark)", "print"]) matchMedia(media).addEventListener("change", redraw);
   addEventListener("hashchange", () => {
     view = fromHash(location.hash);

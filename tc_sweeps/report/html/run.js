@@ -4,7 +4,8 @@ The data of a run (`details` of the page's data, inflated when the run is opened
   config     {key: value}, all keys                     command  what makes this run again
   curves     step -> [step], metric -> [value]          survival {threshold, count}
   vocabulary the names of tokens, or null where tokens are numbers
-  artifacts  {tokens, probability, label, seen, right}, the most confident first; right: the true last tokens
+  artifacts  {tokens, probability, label, seen, right, right_count}, the most confident first; right: some of the true
+             last tokens, right_count: how many there are
   fibers     {whole, vocab_size, order, contexts, tokens, count, probability} or null; per context some tokens with the
              data's count and the model's probability; whole: every context is there
 Each part of the dialog is {element, draw?}, or null where there is nothing: `draw` draws its charts once it stands in
@@ -88,7 +89,7 @@ function aboutRun(run, detail) {
     sweep !== null && axisIndex("sweep") < 0 && `sweep ${visible(sweep)}`,
     visible(cellOf("state", run)),
     `step ${spell(cellOf("step", run))}`,
-    group && describe(group),
+    group && data.axes.length > 0 && describe(group),
   ];
   const missing = `This report has no details of this run. ${data.left_out ? visible(data.left_out) : ""}`;
   return {
@@ -138,7 +139,7 @@ function runTrace(x, y, colour, said) {
     line: { color: colour, width: 2 },
     marker: { size: 5, color: colour },
     hoverinfo: "text",
-    hovertext: y.map((value, place) => said(x[place], value)),
+    hovertext: y.map((value, place) => said(x[place], value, place)),
   };
 }
 
@@ -171,10 +172,10 @@ function runCurves({ curves = {} }) {
 function runSurvival({ survival }) {
   if (!survival?.threshold?.length) return null;
   const { threshold, count } = survival;
-  const said = (x, y) => `${counted(y ?? 0, "artifact")}<br>above P = ${spell(x)}`;
+  const said = (_, y, place) => `${counted(y ?? 0, "artifact")}<br>above P = ${spell(threshold[place])}`;
   const drawIt = () => {
-    const axes = { xaxis: { title: "threshold", range: [0, 1], dtick: 0.2 }, yaxis: scale("artifacts", false) };
-    draw("run-survival", [runTrace(threshold, count, theme().series[0], said)], axes);
+    const axes = { xaxis: thresholdScale(threshold), yaxis: scale("artifacts", false) };
+    draw("run-survival", [runTrace(threshold.map(logOdds), count, theme().series[0], said)], axes);
     const rows = threshold.map((x, place) => [x, count[place]]);
     setNumbers("run-survival-numbers", ["threshold", "artifacts"], rows);
   };
@@ -204,11 +205,15 @@ function artifactsOf(detail, run) {
   const found = detail.artifacts;
   if (!found) return null;
   const count = found.tokens.length;
-  if (!count) return { element: section(title, h("p", { class: "empty" }, "The model has no artifact.")) };
+  if (!count) {
+    const none = cellOf("artifacts/count", run) === 0;
+    const words = none ? "The model has no artifact." : "The report keeps no artifact of this run by name.";
+    return { element: section(title, h("p", { class: "empty" }, words)) };
+  }
   const totals = LABELS.map((label) => [found.label.filter((one) => one === label).length, label]);
   const kept = listed(totals.filter(([total]) => total).map((total) => total.join(" ")));
   const words = `The ${counted(count, "most confident artifact")} that the report keeps: ${kept}. An artifact is an
-    n-gram that the model is sure of and that its data do not hold; right are the last tokens that are true in its context.`;
+    n-gram that the model is sure of and that its data do not hold; right are the last tokens that are true there.`;
   const shown = table(["rank", "label", "n-gram", "P", "context", "right"], artifactRows(detail), {
     id: "run-artifacts",
   });
@@ -219,18 +224,18 @@ function artifactsOf(detail, run) {
 
 /** The cells of the artifacts as the page shows them. */
 function artifactRows(detail) {
-  const { tokens, probability, label, seen, right } = detail.artifacts;
+  const { tokens, probability, label, seen, right, right_count: rights } = detail.artifacts;
   const spelled = speller(detail);
   return tokens.map((ngram, place) => {
     const answers = right?.[place] ?? [];
-    const more = answers.length > MOST_RIGHT && `+${answers.length - MOST_RIGHT}`;
+    const more = (rights?.[place] ?? answers.length) - MOST_RIGHT;
     return [
       place + 1,
       h("span", dot(LABELS.includes(label[place]) ? label[place] : "unlabelled"), visible(label[place])),
       h("span", { class: "ngram" }, boxes(ngram, spelled)),
       probability[place]?.toFixed(4),
       seen[place] ? "seen" : "unseen",
-      h("span", boxes(answers.slice(0, MOST_RIGHT), spelled), more),
+      h("span", boxes(answers.slice(0, MOST_RIGHT), spelled), more > 0 && `+${more}`),
     ];
   });
 }

@@ -66,6 +66,11 @@ function listed(words) {
   return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
 }
 
+/** The least and the greatest of numbers; a list may be longer than a call takes arguments. */
+function extent(values) {
+  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+}
+
 /** At most `most` of a list, spread evenly over it. */
 function spread(list, most) {
   const every = Math.max(1, list.length / most);

@@ -18,7 +18,6 @@ The data (made by payload.py; numbers are finite, or null where undefined)
 const RECALL = "generalization/recall";
 const WRONG = "hallucination/per_context";
 const COLUMNS = [
-  "sweep",
   "run_id",
   "state",
   "seed",
@@ -118,7 +117,7 @@ function defaultView() {
 
 function defaultColumns() {
   const axes = data.axes.map((axis) => axis.key);
-  const wanted = new Set([...COLUMNS, ...axes]);
+  const wanted = new Set([...COLUMNS, ...axes]); // the sweep among the axes where there are several
   return new Set(
     data.table.columns
       .filter(
@@ -139,16 +138,14 @@ function along() {
   return free ?? drivers[0] ?? -1;
 }
 
-/** The axes told by colour and by dash (-1: none); `auto` takes the first ones that are free. */
+/** The axes told by colour and by dash (-1: none): those asked for, or where lines run along them the first free. */
 function styled() {
   const run = along();
-  const free = data.axes.map((_, place) => place).filter((place) => place !== run);
-  const chosen = (name) =>
-    name === "none" || name === "auto" ? -1 : free.indexOf(axisIndex(name)) < 0 ? -1 : axisIndex(name);
-  const asked = chosen(view.dash);
-  const colour = view.colour === "auto" ? (free.find((place) => place !== asked) ?? -1) : chosen(view.colour);
-  const few = free.find((place) => place !== colour && data.axes[place].values.length <= DASHES.length);
-  return { run, colour, dash: view.dash === "auto" ? (few ?? -1) : asked };
+  const free = [...data.axes.keys()].filter((place) => place !== run);
+  const asked = (name) => (name === "none" ? -1 : (free.find((place) => data.axes[place].key === name) ?? null));
+  const first = (other, most) => free.find((place) => place !== other && data.axes[place].values.length <= most) ?? -1;
+  const colour = asked(view.colour) ?? first(asked(view.dash), Infinity);
+  return { run, colour, dash: asked(view.dash) ?? first(colour, DASHES.length) };
 }
 
 /** The view as it stands in the address. */
