@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from tc_sweeps.report.artifacts import printable
 
 HERE = Path(__file__).parent
+SCRIPTS = ("tools.js", "charts.js", "view.js", "run.js", "page.js")  # one script, in this order
 
 
 def page(title: str, sweeps: Sequence[Mapping[str, Any]], data: str) -> str:
@@ -27,7 +28,7 @@ def page(title: str, sweeps: Sequence[Mapping[str, Any]], data: str) -> str:
     parts = {
         "title": _escaped(title),
         "css": _file("page.css"),
-        "js": _file("page.js"),
+        "js": "\n".join(map(_file, SCRIPTS)),
         "summary": summary(sweeps),
         "data": pack(data.encode()),
         "library": _library(),
