@@ -17,6 +17,7 @@ import pandas as pd
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.frame import listed, load_sweep, swept_keys, together, typed
 from tc_sweeps.report.table import KEY_METRICS
+from tc_sweeps.store.folder import RunFolder
 from tc_sweeps.store.sweep_folder import SweepFolder
 from tc_sweeps.store.views import FIGURE, Dashboard, figure_run, require_library, settle_report, settle_view
 
@@ -71,7 +72,6 @@ def survey(sweep: SweepFolder) -> Shown:
         raise ConfigError(f"No run of the sweep '{name}' was evaluated yet: there is nothing to show at W&B.")
     axes = [first for first, *_ in together(runs, swept_keys(runs))]
     sizes = [size for size in SIZES if size in runs and runs[size].notna().any()]
-    survival = any((sweep.path / run_id / "survival.parquet").exists() for run_id in runs["run_id"])
     return Shown(
         sweep=name,
         project=projects[0],
@@ -80,7 +80,7 @@ def survey(sweep: SweepFolder) -> Shown:
         metrics=metrics,
         sizes=sizes,
         logarithmic=[key for key in [*axes, *sizes] if _spans_a_decade(runs[key])],
-        survival=survival,
+        survival=any(_has_survival(RunFolder(sweep.path / run_id)) for run_id in runs["run_id"]),
     )
 
 
@@ -294,12 +294,17 @@ def _placed(key: str) -> str:
 
 def _plain(name: str) -> str:
     """Return a name without the signs that W&B allows in no view's name: emoji, and some that sweeps may have."""
-    return "".join(" " if unicodedata.category(sign) in ("So", "Sk", "Sm", "Sc", "Cs") else sign for sign in name)
+    refused = ("So", "Sk", "Sm", "Sc", "Cs")
+    return "".join(" " if unicodedata.category(sign) in refused else sign for sign in name).strip() or "sweep"
 
 
 def _values(column: pd.Series[Any]) -> list[Any]:
     """Return the distinct values of a column in order, None for null."""
     return list(dict.fromkeys(None if value != value else value for value in column))
+
+
+def _has_survival(run: RunFolder) -> bool:
+    return (run.path / "survival.parquet").exists() and not run.read_table("survival").empty
 
 
 def _spans_a_decade(values: pd.Series[Any]) -> bool:

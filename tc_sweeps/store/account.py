@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 REMEDY = "`wandb login` stores one, or set WANDB_API_KEY"
 
 
 def server() -> str:
     """Return the address of the server that W&B would upload to."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B reports on its own use: nobody asked for that
     import wandb
 
     # Before the surroundings: WANDB_MODE=offline is how nodes without network train.

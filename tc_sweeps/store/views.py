@@ -119,22 +119,30 @@ def _set_view_id(view: Any, found: str) -> None:
 # ----------------------------------------------------------------------------------------------------- without a server
 
 
-def keep(sweep: SweepFolder, dashboard: Dashboard, saved: dict[str, Any] | None = None) -> Path:
-    """Write what W&B would show as `<sweep>/dashboard.json`, with what is known of it there; return the path."""
-    view, report = dashboard.view, dashboard.report
-    kept = {
+def keep(sweep: SweepFolder, dashboard: Dashboard) -> Path:
+    """Write what W&B would show as `<sweep>/dashboard.json` and return the path."""
+    report = None if dashboard.report is None else spec(dashboard.report)
+    return _keep(sweep, dashboard, spec(dashboard.view), report, _saved(sweep))
+
+
+def _keep(
+    sweep: SweepFolder, dashboard: Dashboard, view: dict[str, Any], report: dict[str, Any] | None, saved: dict[str, Any]
+) -> Path:
+    """Write the specs of a view and a report, and what was saved of them at which server."""
+    kept: dict[str, Any] = {
         "view": {
-            "entity": view.entity,
-            "project": view.project,
-            "name": _view_name(view),
-            "displayName": view.name,
-            "spec": spec(view),
+            "entity": dashboard.view.entity,
+            "project": dashboard.view.project,
+            "name": _view_name(dashboard.view),
+            "displayName": dashboard.view.name,
+            "spec": view,
         },
-        "report": None
-        if report is None
-        else {"displayName": report.title, "description": report.description, "spec": spec(report)},
-        "saved": _saved(sweep) if saved is None else saved,
+        "report": None,
+        "saved": saved,
     }
+    if dashboard.report is not None:
+        about = {"displayName": dashboard.report.title, "description": dashboard.report.description}
+        kept["report"] = {**about, "spec": report}
     path = sweep.path / FILE
     replace_text(path, json.dumps(kept, indent=1))
     return path
@@ -185,15 +193,15 @@ class Server:
             saved = _saved(sweep)
             if (saved.get("server"), saved.get("entity")) != (self.address, self.entity):
                 saved = {"server": self.address, "entity": self.entity}
-            view = self._publish_view(dashboard, saved)
-            keep(sweep, dashboard, saved)
-            report = None if dashboard.report is None else self._publish_report(sweep.path.name, dashboard, saved)
-            keep(sweep, dashboard, saved)
+            wanted = spec(dashboard.view)
+            view, report, told = self._publish_view(dashboard.view, wanted, saved), None, None
+            if dashboard.report is not None and dashboard.figure is not None:
+                told = spec(dashboard.report)  # asks the server for the project, which is there by now
+                report = self._publish_report(sweep.path.name, dashboard.report, told, dashboard.figure, saved)
+            _keep(sweep, dashboard, wanted, told, saved)
         return Published(view, report)
 
-    def _publish_view(self, dashboard: Dashboard, saved: dict[str, Any]) -> Place:
-        view = dashboard.view
-        wanted = spec(view)
+    def _publish_view(self, view: Any, wanted: dict[str, Any], saved: dict[str, Any]) -> Place:
         [found, *_] = [*self._views("project-view", view.project, _view_name(view)), None]
         before, digest = saved.get("view", {}), _digest(view.name, wanted)
         if found is not None and (before.get("digest") == digest or _same(found, view.name, wanted)):
@@ -206,11 +214,9 @@ class Server:
         saved["view"] = {"name": _view_name(view), "url": url, "digest": digest}
         return Place(url, done)
 
-    def _publish_report(self, sweep: str, dashboard: Dashboard, saved: dict[str, Any]) -> Place:
-        report, figure = dashboard.report, dashboard.figure
-        assert report is not None
-        assert figure is not None
-        wanted = spec(report)
+    def _publish_report(
+        self, sweep: str, report: Any, wanted: dict[str, Any], figure: Path, saved: dict[str, Any]
+    ) -> Place:
         before, digest = saved.get("report", {}), _digest(report.title, wanted)
         there = self._views("runs", report.project)
         # Its description says which sweep it is of, its title may have been changed.
@@ -271,10 +277,19 @@ class Server:
         try:
             yield
         except (wandb.errors.Error, WandbApiFailedError, TimeoutError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")[:LONGEST_REASON]
             raise ConfigError(
-                f"{self.address} did not take the dashboard ({why}). The same command tries again."
+                f"{self.address} did not take the dashboard ({_reason(error)}). The same command tries again."
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why a request failed, in one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError):  # W&B's own words blame its process on this machine
+            return "it does not answer"
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")[:LONGEST_REASON]
 
 
 def _same(found: Any, name: str, wanted: dict[str, Any]) -> bool:
