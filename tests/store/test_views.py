@@ -167,6 +167,14 @@ def test_a_report_is_updated_and_found_again(sweep: SweepFolder, stand_in: wandb
     assert redrawn.report.done == "updated"
 
 
+def test_the_mode_of_nodes_without_a_network_does_not_matter(
+    sweep: SweepFolder, stand_in: wandb_server.Server, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert publish(sweep, story=story).view.done == "made"
+    assert stand_in.files[figure_run("toys", "demo")]
+
+
 def test_nothing_is_left_where_the_user_stands(
     sweep: SweepFolder, stand_in: wandb_server.Server, story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
