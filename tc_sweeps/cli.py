@@ -1,4 +1,4 @@
-"""The verbs: run, plan, status, table, figure, report, artifacts, cancel, sync. Only runs that start import torch."""
+"""The verbs of `tc-sweeps`, from run to dashboard. Only runs that start import torch."""
 
 from __future__ import annotations
 
@@ -311,6 +311,34 @@ def sync(arguments: argparse.Namespace) -> None:
     sys.exit(synced.complaint)
 
 
+def dashboard(arguments: argparse.Namespace) -> None:
+    """Make or update what W&B shows of a sweep, or write it beside the sweep where there is no account."""
+    from tc_sweeps.report import find_sweep
+    from tc_sweeps.report.dashboard import command_of, compose, survey, tell
+    from tc_sweeps.report.frame import typed
+    from tc_sweeps.store.account import REMEDY
+    from tc_sweeps.store.views import Server, keep, require_library
+
+    require_library()
+    sweep = find_sweep(arguments.sweep)
+    shown, story, without = survey(sweep), None, ""
+    try:
+        story = tell(sweep)
+    except ConfigError as error:
+        without = f"Report: none. {error}"
+    server = Server.reachable(shown.entity)
+    if isinstance(server, str):
+        path = keep(sweep, compose(shown, story, shown.entity or ""))
+        print(f"{server}: {REMEDY}; until then {path} holds what {command_of(sweep)} would show there.")
+        return
+    published = server.publish(sweep, compose(shown, story, server.entity))
+    print(f"View:   {published.view.url} ({published.view.done})")
+    print(f"Report: {published.report.url} ({published.report.done})" if published.report else without)
+    if waiting := len(sync_sweep(sweep, dry_run=True).waiting):
+        are = "run is" if waiting == 1 else "runs are"
+        print(f"{waiting} {are} not at W&B yet: tc-sweeps sync {typed(sweep.path)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tc-sweeps", description="Train toy transformers in sweeps and count their artifacts exactly."
@@ -401,6 +429,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     synced.add_argument("--dry-run", action="store_true", help="only name the runs that would be uploaded")
     synced.set_defaults(function=sync)
+    shown = verbs.add_parser(
+        "dashboard",
+        parents=[sweep],
+        help="make or update a saved view of a sweep at W&B, and a report where it is of an experiment",
+        description="Make or update a saved view of a sweep at Weights & Biases: its runs grouped by the axes, with "
+        "seeds averaged. A sweep of an experiment also gets a report with the figure, the claim, the verdict and the "
+        "command. The same command again updates both, and leaves them alone where nothing has changed. Without an "
+        "account, SWEEP/dashboard.json holds what W&B would show. Needs the extra 'tc-sweeps[dashboard]'.",
+    )
+    shown.set_defaults(function=dashboard)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""As much of W&B's server as a run needs, on this machine: it takes runs, the rows of their history and their files."""
+"""As much of W&B's server as is needed, on this machine: runs with their history and files, saved views and reports."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, dict[str, bytes]] = {}
         self.exit_codes: dict[str, int] = {}
         self.completed: Counter[str] = Counter()  # how often each run was brought to its end
+        self.projects: dict[str, None] = {}  # in the order of their making
+        self.views: dict[str, dict[str, Any]] = {}  # saved views and reports by id; `saves`: how often each was saved
         self.refused: dict[str, int] = {}  # part of a path -> the status that such requests are answered with
         self.refusals = 0
         self.held: set[str] = set()  # runs whose history waits for `let_go`
@@ -55,6 +57,10 @@ class Server(ThreadingHTTPServer):
         """Return the config of a run without W&B's own part."""
         sent = json.loads(self.runs[run]["config"])
         return {key: item["value"] for key, item in sent.items() if not key.startswith("_")}
+
+    def saved(self, kind: str) -> list[dict[str, Any]]:
+        """Return what was saved as a `project-view`, or as a report (`runs`), in the order of its making."""
+        return [view for view in self.views.values() if view["type"] == kind]
 
     def die(self) -> None:
         self.let_go.set()
@@ -120,12 +126,57 @@ class Answer(BaseHTTPRequestHandler):
             files = [{"name": name, "uploadUrl": f"{url}?run={run}&file={name}"} for name in variables["files"]]
             return {"data": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}}
         if "upsertBucket" not in query:
-            return {"errors": [{"message": "not known here"}]}
+            return self.answer_about_views(query, variables)
         name = variables["name"]
+        self.server.projects[variables["project"]] = None
         known = self.server.runs.setdefault(name, {})
         known |= {key: value for key, value in variables.items() if value is not None}
         bucket = {"id": "b", "name": name, "displayName": name, "config": "{}", "historyLineCount": 0}
         return {"data": {"upsertBucket": {"bucket": {**bucket, "project": project}, "inserted": True}}}
+
+    def answer_about_views(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """Answer what wandb-workspaces and the public API ask."""
+        server, name = self.server, variables.get("projectName") or variables.get("project")
+        there = name in server.projects
+        match re.search(r"\b(upsertView|upsertModel|allViews|internalId|models|viewer)\b", query):
+            case None:
+                return {"errors": [{"message": "not known here"}]}
+            case found:
+                asked = found[1]
+        match asked:
+            case "viewer":
+                data: dict[str, Any] = {"viewer": {"id": "u", "entity": "me", "username": "me"}}
+            case "models":
+                page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+                about = {"__typename": "Project", "entityName": "me", "createdAt": "2026-01-01", "isBenchmark": False}
+                nodes = [{**about, "id": name, "name": name, "user": None} for name in server.projects]
+                data = {"models": {"pageInfo": page, "edges": [{"node": node} for node in nodes]}}
+            case "upsertModel":
+                server.projects[variables["input"]["name"]] = None
+                data = {"result": {"project": None, "model": None, "inserted": True}}
+            case "internalId":
+                data = {"project": {"id": "p", "internalId": f"internal-{name}"} if there else None}
+            case "allViews":
+                found_views = [
+                    {"cursor": id, "node": {"id": id, **view}}
+                    for id, view in server.views.items()
+                    if (view["projectName"], view["type"]) == (name, variables["viewType"])
+                    and variables["viewName"] in (None, view["name"])
+                ]
+                page = {"endCursor": None, "hasNextPage": False}
+                data = {"project": {"allViews": {"edges": found_views, "pageInfo": page}} if there else None}
+            case _:
+                id = variables.pop("id", None)
+                if not there or (id is not None and id not in server.views):
+                    return {"errors": [{"message": "there is no such project or view"}]}
+                inserted = id is None
+                id = id or f"view-{len(server.views)}"
+                saves = server.views.get(id, {"saves": 0})["saves"] + 1
+                server.views[id] = {**variables, "saves": saves}
+                place = {"id": "p", "name": name, "entityName": variables["entityName"]}
+                view = {"id": id, **variables, "project": place, "updatedAt": "2026-01-01T00:00:00Z"}
+                data = {"upsertView": {"view": view, "inserted": inserted}}
+        return {"data": data}
 
     def take(self, run: str, sent: dict[str, Any]) -> None:
         files = sent.get("files") or {}

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from tc_sweeps.config import ConfigError
+from tc_sweeps.store import account
 from tc_sweeps.store.files import locked, replace_text
 from tc_sweeps.store.folder import RunFolder
 from tc_sweeps.store.lease import standing
@@ -108,12 +109,13 @@ def sync_sweep(
     """
     if timeout <= 0 or retries < 0:
         raise ConfigError(f"--timeout {timeout:g} must be above 0 seconds, and --retries {retries} at least 0.")
-    server = _server()
+    server = account.server()
     with locked(sweep.path / ".sync"):  # a second call waits, and then finds what the first has uploaded
         synced = _survey(sweep, server, every=every)
         if dry_run or not synced.waiting:
             return synced
-        _require_key(server)
+        if (problem := account.problem(server)) is not None:
+            raise ConfigError(f"{problem}: {account.REMEDY}. Nothing was uploaded.")
         waiting, synced.waiting = synced.waiting, []
         uploader = _Uploader(waiting, server, timeout)
         with logging_redirect_tqdm(), uploader.bar:
@@ -168,30 +170,6 @@ def _record(run: RunFolder) -> Path:
 
 def _mark(file: Path) -> Path:
     return file.with_name(f"{file.name}.synced")
-
-
-# -------------------------------------------------------------------------------------------------------------- account
-
-
-def _server() -> str:
-    """Return the address of the server that W&B would upload to."""
-    import wandb
-
-    # Before the surroundings: WANDB_MODE=offline is how nodes without network train.
-    settings = wandb.Settings(mode="online", silent=True, quiet=True, disable_git=True)
-    return str(wandb.setup(settings).settings.base_url)
-
-
-def _require_key(server: str) -> None:
-    import wandb
-
-    try:
-        if wandb.login(prompt=False, verify=False):
-            return
-        problem = f"W&B has no API key for {server}"
-    except wandb.errors.Error as error:
-        problem = str(error).rstrip(".")
-    raise ConfigError(f"{problem}: `wandb login` stores one, or set WANDB_API_KEY. Nothing was uploaded.")
 
 
 # --------------------------------------------------------------------------------------------------------------- upload

@@ -35,6 +35,20 @@ FLUSH_SECONDS = 0.5
 NOT_FOR_US = (signal.SIGTERM, signal.SIGUSR2)
 BACKLOG = 20_000  # messages of 1 to 2 KB; only then does W&B hold the training up
 
+# Settings of W&B. A sweep opens thousands of runs: nothing is gathered that every run of it shares, nothing is printed.
+QUIET: dict[str, Any] = {
+    "console": "off",
+    "quiet": True,
+    "silent": True,
+    "disable_code": True,
+    "disable_git": True,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_disable_viewer": True,  # a question of its own to the server, with 5 s of its own
+    "x_save_requirements": False,
+    "symlink": False,
+}
 
 _Message = tuple[int, str, tuple[Any, ...]]
 
@@ -163,18 +177,7 @@ class _Desk:
                 finish_timeout=self._finish_seconds,
                 finish_timeout_raises=True,
                 x_transaction_log_flush_interval=FLUSH_SECONDS,
-                # A sweep opens thousands of runs: nothing is gathered that every run of it shares, nothing is printed.
-                console="off",
-                quiet=True,
-                silent=True,
-                disable_code=True,
-                disable_git=True,
-                x_disable_machine_info=True,
-                x_disable_meta=True,
-                x_disable_stats=True,
-                x_disable_viewer=True,  # a question of its own to the server, with 5 s of its own
-                x_save_requirements=False,
-                symlink=False,
+                **QUIET,
             )
         )
         self._prepared = mode
