@@ -135,6 +135,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each of them `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def _speller(names: Sequence[str] | None) -> Callable[[int], str]:
     """Return what spells a token: its name, in quotes where it would not read as one word; or its number."""
 
