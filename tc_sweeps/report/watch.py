@@ -19,7 +19,7 @@ from rich.text import Text
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.artifacts import printable_lines
 from tc_sweeps.report.following import Following, Group
-from tc_sweeps.report.frame import hint, listed
+from tc_sweeps.report.frame import hint, listed, typed
 from tc_sweeps.report.intervals import plain
 from tc_sweeps.report.sparkline import average, mean_curve, sparkline
 from tc_sweeps.report.status import STATES, headline, is_done
@@ -106,7 +106,7 @@ def picture(
     if not following.runs:
         return Stacked(_text(f"The sweep '{following.folder.path.name}' has no runs yet."))
     head = [*_head(following), *workers]
-    room = max(1, size[1] - len(head) - 6)  # an empty line, two of titles, two of what is left out, and the cursor
+    room = max(1, size[1] - len(head) - 7)  # an empty line, two of titles, three of notes, and the cursor
     shown = _most_active(following, room)
     curves = {name: [_mean(following, group, name) for group in shown] for name in metrics or DEFAULT_METRICS}
     defined = {name: found for name, found in curves.items() if any(value == value for _, value in found)}
@@ -119,6 +119,8 @@ def picture(
         if fitting or not count:
             break
     notes = []
+    if any(run["state"] == "failed" for run in following.runs):
+        notes.append(f"Why runs failed: tc-sweeps status {typed(following.folder.path)}")
     if len(shown) < len(following.groups):
         notes.append(f"{len(following.groups) - len(shown):,} more rows: those in training come first.")
     if len(names) < len(defined):
