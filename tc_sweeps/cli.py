@@ -216,12 +216,17 @@ def _status(sweep: SweepFolder, *, every: bool = False, axes: bool = True) -> st
     """Return where a sweep stands, with what its schedulers say if it has any."""
     from tc_sweeps.report import sweep_status
 
+    submitted, at_work = _submitted(sweep)
+    return sweep_status(sweep.path, every=every, axes=axes, submitted=submitted, at_work=at_work)
+
+
+def _submitted(sweep: SweepFolder) -> tuple[list[str], bool]:
+    """Return how a sweep's schedulers see its workers, if it has any, and whether some have not ended."""
     if not sweep.submissions():
-        return sweep_status(sweep.path, every=every, axes=axes)
+        return [], False
     from tc_sweeps.sweep.cluster import standings
 
-    submitted, at_work = standings(sweep)
-    return sweep_status(sweep.path, every=every, axes=axes, submitted=submitted, at_work=at_work)
+    return standings(sweep)
 
 
 def status(arguments: argparse.Namespace) -> None:
@@ -238,17 +243,15 @@ def watch(arguments: argparse.Namespace) -> None:
     from tc_sweeps.report.watch import watch
 
     sweep = find_sweep(arguments.sweep)
-
-    def workers() -> list[str]:
-        if not sweep.submissions():
-            return []
-        from tc_sweeps.sweep.cluster import standings
-
-        return standings(sweep)[0]
-
     where, metrics = parse_where(arguments.where), _names(arguments.metrics)
     try:
-        watch(sweep.path, metrics=metrics, where=where, every=arguments.every, workers=workers)
+        watch(
+            sweep.path,
+            metrics=metrics,
+            where=where,
+            every=arguments.every,
+            workers=lambda: _submitted(sweep)[0],
+        )
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -381,7 +384,11 @@ def _parser() -> argparse.ArgumentParser:
         "training. Where standard output is no terminal, one plain table is printed.",
     )
     watched.add_argument(
-        "--every", type=float, default=2.0, metavar="SECONDS", help="how often to look (default: %(default)g)"
+        "--every",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="between looks, each of which may take a tenth of it (default: %(default)g)",
     )
     watched.set_defaults(function=watch)
     tabled = verbs.add_parser(

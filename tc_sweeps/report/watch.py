@@ -28,6 +28,7 @@ from tc_sweeps.report.where import Where
 
 DEFAULT_METRICS = ["train/excess_loss", "artifacts/per_ngram", "generalization/recall", "hallucination/per_context"]
 SPARKS = (16, 8, 5)  # characters of a sparkline: the most that leave room for all metrics
+PATIENCE = 10.0  # times that a look takes until the next one: the cores are for training
 SCHEDULER_SECONDS = 15.0  # between questions to schedulers, which many ask
 COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
 
@@ -42,7 +43,7 @@ def watch(
     every: float = 2.0,
     workers: Workers | None = None,
 ) -> None:
-    """Show a sweep in the terminal, drawn anew every `every` seconds, until nothing is left to train.
+    """Show a sweep in the terminal, drawn anew every `every` seconds or less often, until nothing is left to train.
 
     There is a row for each run of a small sweep, else for each group of runs that differ in their seed alone, with the
     latest value of each metric and its curve, means over the runs. What was drawn last stays. Where standard output is
@@ -63,14 +64,16 @@ def watch(
         console = Console(width=size[0], color_system=None, highlight=False, emoji=False, markup=False)
         console.print(picture(following, console, size, metrics, ask()))
         return
-    drawn = picture(following, console, console.size, metrics, ask())
+    drawn, took = picture(following, console, console.size, metrics, ask()), 0.0
     try:
         with Live(drawn, console=console, screen=True, auto_refresh=False) as live:
             while not is_done(following.folder, following.runs):
-                _pause(console, every)
+                _pause(console, max(every, PATIENCE * took))
+                began = time.monotonic()
                 following.look()
                 drawn = picture(following, console, console.size, metrics, ask())
                 live.update(drawn, refresh=True)
+                took = time.monotonic() - began
     finally:
         console.print(drawn)
 
@@ -106,7 +109,14 @@ def picture(
     if not following.runs:
         return Stacked(_text(f"The sweep '{following.folder.path.name}' has no runs yet."))
     head = [*_head(following), *workers]
-    room = max(1, size[1] - len(head) - 7)  # an empty line, two of titles, three of notes, and the cursor
+    notes = []
+    if any(run["state"] == "failed" for run in following.runs):
+        notes.append(f"Why runs failed: tc-sweeps status {typed(following.folder.path)}")
+    # An empty line, two of titles, notes, one about metrics that may have no room, and the cursor.
+    room = size[1] - len(head) - 5 - len(notes)
+    if len(following.groups) > room:
+        room = max(1, room - 1)
+        notes.append(f"{len(following.groups) - room:,} more rows: those in training come first.")
     shown = _most_active(following, room)
     curves = {name: [_mean(following, group, name) for group in shown] for name in metrics or DEFAULT_METRICS}
     defined = {name: found for name, found in curves.items() if any(value == value for _, value in found)}
@@ -118,11 +128,6 @@ def picture(
         fitting = [table for table in tables if console.measure(table, options=wide).maximum <= size[0]]
         if fitting or not count:
             break
-    notes = []
-    if any(run["state"] == "failed" for run in following.runs):
-        notes.append(f"Why runs failed: tc-sweeps status {typed(following.folder.path)}")
-    if len(shown) < len(following.groups):
-        notes.append(f"{len(following.groups) - len(shown):,} more rows: those in training come first.")
     if len(names) < len(defined):
         notes.append(f"In a wider terminal: {listed(list(defined)[len(names) :])}.")
     return Stacked(*parts, (fitting or tables[-1:])[0], *map(_text, notes))

@@ -165,8 +165,8 @@ def test_what_is_in_training_is_shown_where_there_is_no_room_for_all(outputs: Pa
     runs[20].set_state("running", step=5)
     with Worker(outputs / "s") as worker:
         worker.claim([runs[20]], wanted=lambda _: True)
-        drawn = lines(Following("s"), height=11)
-    assert len(drawn) <= 11
+        drawn = lines(Following("s"), height=10)
+    assert len(drawn) <= 10
     assert [line.split()[0] for line in drawn[5:7]] == ["40", "84"]
     assert drawn[-1] == "28 more rows: those in training come first."
 
