@@ -216,12 +216,17 @@ def _status(sweep: SweepFolder, *, every: bool = False, axes: bool = True) -> st
     """Return where a sweep stands, with what its schedulers say if it has any."""
     from tc_sweeps.report import sweep_status
 
+    submitted, at_work = _submitted(sweep)
+    return sweep_status(sweep.path, every=every, axes=axes, submitted=submitted, at_work=at_work)
+
+
+def _submitted(sweep: SweepFolder) -> tuple[list[str], bool]:
+    """Return how a sweep's schedulers see its workers, if it has any, and whether some have not ended."""
     if not sweep.submissions():
-        return sweep_status(sweep.path, every=every, axes=axes)
+        return [], False
     from tc_sweeps.sweep.cluster import standings
 
-    submitted, at_work = standings(sweep)
-    return sweep_status(sweep.path, every=every, axes=axes, submitted=submitted, at_work=at_work)
+    return standings(sweep)
 
 
 def status(arguments: argparse.Namespace) -> None:
@@ -230,6 +235,38 @@ def status(arguments: argparse.Namespace) -> None:
 
     every = arguments.all
     print(_status(find_sweep(arguments.sweep), every=every) if arguments.sweep else all_sweeps(every=every))
+
+
+def watch(arguments: argparse.Namespace) -> None:
+    """Show a sweep in the terminal until it is done."""
+    from tc_sweeps.report import find_sweep, parse_where
+    from tc_sweeps.report.watch import watch
+
+    sweep = find_sweep(arguments.sweep)
+    where, metrics = parse_where(arguments.where), _names(arguments.metrics)
+    try:
+        watch(
+            sweep.path,
+            metrics=metrics,
+            where=where,
+            every=arguments.every,
+            workers=lambda: _submitted(sweep)[0],
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print what differs between two sweeps or runs."""
+    from tc_sweeps.report import compare_text, parse_where
+
+    where, metrics = parse_where(arguments.where), _names(arguments.metrics)
+    print(compare_text(arguments.a, arguments.b, metrics=metrics, where=where, file=arguments.csv))
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    """Return the names of an option that may be repeated and holds several, separated by commas."""
+    return [name.strip() for names in given for name in names.split(",")]
 
 
 def cancel(arguments: argparse.Namespace) -> None:
@@ -286,7 +323,7 @@ def artifacts(arguments: argparse.Namespace) -> None:
     """Print the most confident artifacts of a run."""
     from tc_sweeps.report import artifacts_text
 
-    labels = [label.strip() for given in arguments.label for label in given.split(",")]
+    labels = _names(arguments.label)
     print(artifacts_text(arguments.run, top=arguments.top, labels=labels, containing=arguments.containing))
 
 
@@ -360,15 +397,52 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE[,VALUE...]",
         help="only runs that have this value, or one of these, as in model.width=8,16; may be given again",
     )
+    measured = argparse.ArgumentParser(add_help=False)
+    measured.add_argument(
+        "--metrics",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME...]",
+        help="these instead of the main ones, as in train/loss,artifacts/count",
+    )
     stands = verbs.add_parser(
         "status", parents=[planned], help="say what is done, what failed and why, and what to type next"
     )
     stands.add_argument("sweep", nargs="?", metavar="SWEEP", help="as elsewhere; without it, one line for each sweep")
     stands.set_defaults(function=status)
+    watched = verbs.add_parser(
+        "watch",
+        parents=[sweep, filtered, measured],
+        help="show a sweep as it trains: states, steps, and the curves of some metrics",
+        description="Show a sweep in the terminal until it is done: a row for each run of a small sweep, else for each "
+        "group of runs that differ in their seed alone, with the latest value of each metric and its curve (from its "
+        "least value to its greatest), means over the runs. Ctrl-C ends it, with exit code 130, and touches no "
+        "training. Where standard output is no terminal, one plain table is printed.",
+    )
+    watched.add_argument(
+        "--every",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="between looks, each of which may take a tenth of it (default: %(default)g)",
+    )
+    watched.set_defaults(function=watch)
     tabled = verbs.add_parser(
         "table", parents=[sweep, planned, filtered], help="print and write one row per run, and means over seeds"
     )
     tabled.set_defaults(function=table)
+    compared = verbs.add_parser(
+        "compare",
+        parents=[filtered, measured],
+        help="say what differs between two sweeps or runs: configs, and metrics with intervals",
+        description="Print in which config keys two sweeps (or runs) differ, and by how much their metrics: the mean "
+        "of B - A over runs matched by seed and all keys that both have, with a 95 %% Student t interval, for each "
+        "group of shared axes. Where seeds cannot be matched, the difference of the means (Welch). Writes nothing.",
+    )
+    for side in ("a", "b"):
+        compared.add_argument(side, metavar=side.upper(), help="a SWEEP, as elsewhere, or SWEEP/RUN_ID")
+    compared.add_argument("--csv", type=Path, metavar="FILE", help="also write the differences to this file")
+    compared.set_defaults(function=compare)
     drawn = verbs.add_parser("figure", parents=[sweep, filtered], help="draw a sweep from its local files")
     drawn.add_argument("--as", dest="experiment", metavar="EXPERIMENT", help="draw it as this experiment's figure")
     drawn.add_argument("--x", metavar="KEY", help="a config key, a fact, or step")

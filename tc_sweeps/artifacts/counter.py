@@ -317,7 +317,8 @@ class Counter:
             "artifacts/diagonal": above.contexts(context["diagonal"])
             - above.ngrams(ngram["train"] & ngram["in_diagonal"]),
             "artifacts/ceiling": self.most_tokens * self.contexts.total_M - train_M,
-            "survival": totals.above_MT[:, np.searchsorted(streamed, survived)] - trained_MT,
+            # What was streamed ends with the curve's thresholds; a slice makes no copy, for which the CPU would wait.
+            "survival": totals.above_MT[:, -len(survived) :] - trained_MT,
             "doubtful": totals.doubtful_M,
             "confident_unseen": totals.confident_M - ((reading.above_MC > 0) & listed["seen"]).sum(1),
         }

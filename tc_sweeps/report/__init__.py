@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tc_sweeps.report.artifacts import artifacts_text
+from tc_sweeps.report.compare import compare_text
 from tc_sweeps.report.frame import find_sweep, load_curves, load_survival, load_sweep, over_seeds, swept_keys
 from tc_sweeps.report.status import all_sweeps, sweep_status
 from tc_sweeps.report.table import write_table
@@ -23,6 +24,7 @@ __all__ = [
     "artifacts_text",
     "best_text",
     "best_trials",
+    "compare_text",
     "draw_experiment",
     "draw_xy",
     "experiments",

@@ -141,6 +141,11 @@ def short_name(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each of them `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def _speller(names: Sequence[str] | None) -> Callable[[int], str]:
     """Return what spells a token: its name, in quotes where it would not read as one word; or its number."""
 

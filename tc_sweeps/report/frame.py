@@ -48,6 +48,11 @@ def find_sweep(sweep: str | Path) -> SweepFolder:
     raise ConfigError(f"There is no sweep '{name}' in {home.resolve()}{hint(name, names, f'it holds {listed(names)}')}")
 
 
+def names_sweep(sweep: str | Path) -> bool:
+    """Whether `find_sweep` finds a sweep of this name."""
+    return any(_is_sweep(path) for path in (OUTPUTS / sweep, Path(sweep)))
+
+
 def find_sweeps(home: Path = OUTPUTS) -> list[SweepFolder]:
     """Return the sweeps in a folder, by name."""
     return [SweepFolder(path) for path in sorted(home.glob("*")) if _is_sweep(path)]
@@ -77,8 +82,7 @@ def find_run(run: str | Path) -> RunFolder:
         if (path / "config.yaml").is_file():
             return RunFolder(path.resolve())
     parent, beginning = Path(run).parent, Path(run).name
-    is_sweep = any(_is_sweep(path) for path in (OUTPUTS / run, Path(run)))
-    if is_sweep:
+    if names_sweep(run):
         folder = find_sweep(run)
         names = [found.run_id for found in folder.runs(every=True)]
         if len(names) == 1:
@@ -161,10 +165,11 @@ def load_sweep(sweep: str | Path, *, where: Where | None = None, every: bool = F
     for name in config_keys(results):
         if results[name].map(lambda value: isinstance(value, list)).any():
             results[name] = results[name].map(lambda value: tuple(value) if isinstance(value, list) else value)
-    return _chosen(results, where or {}, folder.path.name)
+    return chosen(results, where or {}, folder.path.name)
 
 
-def _chosen(runs: pd.DataFrame, where: Where, sweep: str) -> pd.DataFrame:
+def chosen(runs: pd.DataFrame, where: Where, sweep: str) -> pd.DataFrame:
+    """Return the runs that agree with `where`, as `load_sweep` says; `sweep` is its name in sentences."""
     if not isinstance(where, Mapping):
         raise ConfigError(f"where={where!r} is no dict of keys and values, as in where={{'model.width': [8, 16]}}.")
     keys = config_keys(runs)

@@ -60,6 +60,28 @@ def student_t(values: Iterable[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, len(numbers))
 
 
+def welch(first: Iterable[float], second: Iterable[float]) -> Interval:
+    """Return the difference of two means, second - first, of values that cannot be paired.
+
+    The 95 % interval is Welch's, whose variances may differ; NaN where a side has fewer than two values, of which
+    undefined ones are left out. `seeds` counts the values of both sides. Where both are constant the interval is the
+    difference itself.
+    """
+    one, two = (np.asarray([value for value in side if not math.isnan(value)], dtype=float) for side in (first, second))
+    if not len(one) or not len(two):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean, seeds = float(two.mean() - one.mean()), len(one) + len(two)
+    if len(one) < 2 or len(two) < 2:
+        return Interval(mean, math.nan, math.nan, seeds)
+    errors = [float(side.var(ddof=1)) / len(side) for side in (one, two)]
+    if not sum(errors):
+        return Interval(mean, mean, mean, seeds)
+    shares = [error / sum(errors) for error in errors]  # quotients of the squares themselves may underflow
+    freedom = 1 / (shares[0] ** 2 / (len(one) - 1) + shares[1] ** 2 / (len(two) - 1))
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(sum(errors))
+    return Interval(mean, mean - half, mean + half, seeds)
+
+
 def judge(values: Iterable[Interval]) -> str:
     """Return whether all values are above 0 (yes), one is not (no), or the intervals leave it open (unsure)."""
     values = list(values)

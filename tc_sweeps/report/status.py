@@ -43,7 +43,7 @@ def sweep_status(
         return f"The sweep '{folder.path.name}' has no runs yet."
     keys = _axes(runs)
     parts = [
-        _headline(folder, runs),
+        headline(folder, runs),
         _axes_text(runs, keys) if axes else "",
         _reasons_text(folder.path, runs, keys),
         "\n".join(submitted),
@@ -67,7 +67,7 @@ def all_sweeps(*, every: bool = False) -> str:
     return "\n".join(f"{name.ljust(width)}  {told}" for name, told in lines)
 
 
-def _frame(runs: Sequence[Run]) -> pd.DataFrame:
+def run_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Return one row per run, with lists as tuples, so that axes can be told."""
     return pd.DataFrame(
         [{key: tuple(value) if isinstance(value, list) else value for key, value in run.items()} for run in runs]
@@ -76,23 +76,36 @@ def _frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _axes(runs: Sequence[Run]) -> list[str]:
     """Return the config keys by which the runs differ, the seed last."""
-    keys = swept_keys(_frame(runs))
+    keys = swept_keys(run_frame(runs))
     return [*keys, "seed"] if len({run["seed"] for run in runs}) > 1 else keys
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
 
 
-def _headline(folder: SweepFolder, runs: Sequence[Run]) -> str:
-    steps = sum(run["training.steps"] for run in runs)
-    # A run that has reached its target before its last step is done, and so is one that a search has ended.
-    done = sum(run["training.steps"] if run["state"] in ("finished", "pruned") else run["step"] for run in runs)
+def headline(folder: SweepFolder, runs: Sequence[Run]) -> str:
+    """Return the states of a sweep's runs, counted, and in a second line the share of their steps that is done."""
+    done, steps = sum(map(steps_done, runs)), sum(run["training.steps"] for run in runs)
     return f"{folder.path.name}: {_counted(folder, runs)}\n{100 * done // steps} % of {steps:,} steps done"
+
+
+def steps_done(run: Run) -> int:
+    """Return the steps of a run that need not be made any more."""
+    # A run that has reached its target before its last step is done, and so is one that a search has ended.
+    return int(run["training.steps"] if run["state"] in ("finished", "pruned") else run["step"])
+
+
+def is_done(folder: SweepFolder, runs: Sequence[Run]) -> bool:
+    """Whether nothing of a sweep is left to train: all runs have ended and, of a search, all trials."""
+    if not runs or any(run["state"] not in ENDED for run in runs):
+        return False
+    ended, total = _trials(folder, runs) if folder.is_search else (0, 0)
+    return ended >= total
 
 
 def _counted(folder: SweepFolder, runs: Sequence[Run]) -> str:
     counts = Counter(run["state"] for run in runs)
-    text = f"{_runs(len(runs))}: {', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])}"
+    text = f"{runs_text(len(runs))}: {', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])}"
     if folder.is_search:
         ended, total = _trials(folder, runs)
         text = f"{ended} of {total} trials; {text}"
@@ -113,7 +126,7 @@ def _trials(folder: SweepFolder, runs: Sequence[Run]) -> tuple[int, int]:
 def _axes_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
     """Return the states counted for each value of each axis."""
     states = [state for state in STATES if any(run["state"] == state for run in runs)]
-    lines, frame = [["", *states]], _frame(runs)
+    lines, frame = [["", *states]], run_frame(runs)
     for key in keys:
         counts: dict[str, Counter[str]] = {spell_value(value): Counter() for value in in_order(frame[key])}
         for run in runs:
@@ -169,7 +182,7 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> st
     counts = Counter(run["state"] for run in runs)
     name = typed(folder.path)
     missing, plan = counts["queued"] + counts["interrupted"], folder.plan
-    purpose = f"To train the {_runs(missing)} missing:"
+    purpose = f"To train the {runs_text(missing)} missing:"
     if folder.is_search:
         ended, total = _trials(folder, runs)
         missing, purpose = total - ended, "To go on with the search:"
@@ -183,7 +196,7 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> st
     if counts["finished"]:
         lines.append(("To see the numbers:", f"tc-sweeps table {name}"))
     if counts["finished"] and not counts["running"] and not missing:
-        drawing = f"tc-sweeps figure {name}" if own_figure(folder) else figure_command(folder.path, _frame(runs))
+        drawing = f"tc-sweeps figure {name}" if own_figure(folder) else figure_command(folder.path, run_frame(runs))
         lines.append(("To draw them:", drawing))
     width = max(len(purpose) for purpose, _ in lines)
     return "\n".join(f"{purpose.ljust(width)}  {command}" for purpose, command in lines)
@@ -213,5 +226,6 @@ def _alike(run: Run) -> str:
     return re.sub(r"\w*\d[\w.+-]*\w|\d", "…", _reason(run))
 
 
-def _runs(count: int) -> str:
+def runs_text(count: int) -> str:
+    """Return `1 run` or `2 runs`."""
     return f"{count} run{'s' * (count != 1)}"

@@ -57,6 +57,13 @@ def _widths(outputs: Path) -> None:
         ("artifacts widths/a --label halucination", "is no label; did you mean 'hallucination'?"),
         ("artifacts widths/a --label x,y", "is no label; there are generalization, hallucination and unlabelled."),
         ("status nope", "it holds widths."),
+        ("watch widths", "widths: 4 runs: 4 finished\n100 % of 4,000 steps done\n"),
+        ("watch widths --metrics train/accuracy,artifacts/count --where model.width=8", "accuracy"),
+        ("watch widths --every 0", "--every 0 must be above 0"),
+        ("watch nope", "it holds widths."),
+        ("compare widths widths", "'widths' and 'widths' are the same: there is nothing to compare."),
+        ("compare widths nope", "it holds widths."),
+        ("compare widths widths/x --metrics train/loss", "The sweep 'widths' has no run 'x'; it has "),
         ("status", "widths  4 runs: 4 finished\n"),
     ],
 )

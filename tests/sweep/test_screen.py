@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import multiprocessing
 import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import pyte
 import pytest
 
 from tc_sweeps.sweep.screen import Screen, Sender, listen
-
-ROWS, COLUMNS = 40, 100
+from tests.terminal import Terminal
 
 
 def _work(pipe: Connection, name: str, dies: bool) -> None:
@@ -56,28 +49,6 @@ def test_what_workers_log_and_what_ends_them_arrives(caplog: pytest.LogCaptureFi
     assert [str(error) for error in errors] == ["first ended"]
 
 
-def _drawn(command: list[str], folder: Path) -> tuple[list[str], str]:
-    """Return the lines that stand in a terminal of 40 x 100 when a command has ended, and all that was written."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    process = subprocess.Popen(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    screen = pyte.Screen(COLUMNS, ROWS)
-    stream, written = pyte.ByteStream(screen), b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # Linux' way to say that nobody writes any more
-            break
-        if not part:
-            break
-        stream.feed(part)
-        written += part
-    os.close(ours)
-    assert process.wait() == 0, written.decode()
-    return [line.rstrip() for line in screen.display if line.strip()], written.decode()
-
-
 @pytest.mark.slow
 def test_log_lines_and_bars_of_two_workers_keep_apart(tmp_path: Path) -> None:
     sweep = [
@@ -89,7 +60,9 @@ def test_log_lines_and_bars_of_two_workers_keep_apart(tmp_path: Path) -> None:
         "tracking=none",
     ]
     command = [sys.executable, "-m", "tc_sweeps", "-m", *sweep, "training.steps=600", "hydra.launcher.workers=2"]
-    lines, written = _drawn(command, tmp_path)
+    with Terminal(command, tmp_path, env=os.environ) as terminal:
+        assert terminal.end() == 0, terminal.lines
+        lines, written = terminal.lines, terminal.written.decode()
     assert re.search(r"stack \d/3: +\d+% \|.*steps/s, \d\d:\d\d left, 0 of 2 runs done", written)
     logged = [line for line in lines if re.match(r"\[\d\d:\d\d:\d\d\] ", line)]
     patterns = ["6 runs, 6 to train$", r"Stacks: 3, of up to 2 runs\. Workers: 2\.$"]

@@ -1,0 +1,58 @@
+"""A sweep that trains, watched in a terminal: it shows what is there, fits, and ends with the sweep or by Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from tests.behaviour.conftest import QUICK, own_environment, wait_until
+from tests.terminal import Terminal
+
+WATCH = [sys.executable, "-c", "from tc_sweeps.cli import main; main()", "watch", "s", "--every", "0.2"]
+SWEEP = ["-m", "sweep=s", *QUICK, "tracking=none", "training.evaluations=20"]
+
+Command = Callable[..., Popen[str]]
+
+
+def _begun(shell: Path) -> bool:
+    return any(json.loads(path.read_text())["step"] > 0 for path in shell.glob("outputs/s/*/status.json"))
+
+
+@pytest.mark.slow
+def test_a_sweep_is_watched_until_it_is_done(shell: Path, command: Command) -> None:
+    training = command(*SWEEP, "model.width=8,16", "seed=0,1", "training.steps=6000", "hydra.launcher.workers=1")
+    wait_until(lambda: _begun(shell), training)
+    with Terminal(WATCH, shell, size=(20, 120), env=own_environment()) as terminal:
+        terminal.wait_until(lambda: any(re.match(r" +8 +0 +running +\d.*[▁-█]{3}", line) for line in terminal.lines))
+        assert re.search(r"% of 24,000 steps done, about .* left", "\n".join(terminal.lines))
+        assert "artifacts/" in "\n".join(terminal.lines)
+        terminal.resize(12, 50)
+        terminal.wait_until(lambda: any(line.startswith("In a wider terminal: ") for line in terminal.lines))
+        assert "artifacts/" not in "\n".join(terminal.lines[:-1])
+        assert terminal.end() == 0
+    assert "s: 4 runs: 4 finished" in terminal.lines
+    assert "100 % of 24,000 steps done" in terminal.lines
+    assert [line.split()[:4] for line in terminal.lines if line.startswith("    ")][-4:] == [
+        [width, seed, "finished", "6,000"] for width in ("8", "16") for seed in ("0", "1")
+    ]
+    assert training.wait() == 0
+
+
+@pytest.mark.slow
+def test_who_looks_away_ends_no_training(shell: Path, command: Command) -> None:
+    training = command(*SWEEP, "training.steps=20000")
+    wait_until(lambda: _begun(shell), training)
+    with Terminal(WATCH, shell, env=own_environment()) as terminal:
+        terminal.wait_until(lambda: any("1 running" in line for line in terminal.lines))
+        terminal.interrupt()
+        assert terminal.end() == 130
+    assert b"Traceback" not in terminal.written
+    assert b"\x1b[?1049l" in terminal.written  # the screen of before is given back
+    assert any("running" in line for line in terminal.lines)  # and what was seen last stays on it
+    assert training.poll() is None
