@@ -37,10 +37,10 @@ def test_an_evaluation_synchronises_once() -> None:
     model = sharp_model(corpora, "attention", seed=0).cuda()
     counter = Counter(corpora, order=3, threshold=0.5, contexts="all", memory_mib=256, device=torch.device("cuda"))
     counter.evaluate(model)
-    doubles = in_float64(model)
+    doubles, read_M = in_float64(model), torch.ones(2, dtype=torch.bool, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        counter._values(doubles, counter._read(doubles), 256, full_survival=False)
+        counter._values(doubles, counter._read(doubles), read_M, full_survival=False)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
