@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import webbrowser
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -317,6 +318,8 @@ def report(arguments: argparse.Namespace) -> None:
 
     path = write_report(arguments.sweeps, where=parse_where(arguments.where))
     print(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if arguments.open and not webbrowser.open(path.resolve().as_uri()):
+        raise ConfigError(f"No browser was found here: open {path.resolve()} in one yourself.")
 
 
 def artifacts(arguments: argparse.Namespace) -> None:
@@ -459,6 +462,7 @@ def _parser() -> argparse.ArgumentParser:
     reported.add_argument(
         "sweeps", nargs="+", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder"
     )
+    reported.add_argument("--open", action="store_true", help="open it in the browser")
     reported.set_defaults(function=report)
     ended = verbs.add_parser("cancel", parents=[sweep], help="end what a scheduler has of a sweep; its runs stay")
     ended.set_defaults(function=cancel)

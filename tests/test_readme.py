@@ -69,6 +69,7 @@ def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
     [python] = blocks("python")
     commands.append(f"python - <<'END'\n{python}END")
     environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    environment["BROWSER"] = "true"  # a command that shows nothing
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for command in commands:
         done = subprocess.run(

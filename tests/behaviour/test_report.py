@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,6 +93,16 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def test_open_hands_the_report_to_the_browser(folder: Path, tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\nprintf %s "$1" > "$0.opened"\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-c", "from tc_sweeps.cli import main; main()", "report", "kinships", "--open"]
+    subprocess.run(command, cwd=folder, env=os.environ | {"BROWSER": str(browser)}, check=True)
+    written = (folder / "outputs" / "kinships" / "report.html").resolve().as_uri()
+    assert browser.with_name("browser.opened").read_text() == written
 
 
 Open = Callable[..., Page]

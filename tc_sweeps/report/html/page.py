@@ -43,7 +43,7 @@ def pack(content: bytes) -> str:
 
 
 def summary(sweeps: Sequence[Mapping[str, Any]]) -> str:
-    """Return, as HTML, what there is to say of each sweep: its claim and verdict, where its runs stand, what failed."""
+    """Return, as HTML, what there is to say of each sweep: claim, verdict, where its runs stand, command, failures."""
     return "\n".join(_section(sweep) for sweep in sweeps)
 
 
@@ -56,6 +56,8 @@ def _section(sweep: Mapping[str, Any]) -> str:
             told = "<br>".join(map(_escaped, sweep[name].splitlines()))
             lines.append(f'<p class="{name}"><strong>{name.capitalize()}:</strong> {told}</p>')
     lines.append(f'<p class="states">{runs:,} run{"s" * (runs != 1)}: {_escaped(states)}</p>')
+    if sweep["command"]:
+        lines.append(f'<p class="command"><code>{_escaped(sweep["command"])}</code></p>')
     if sweep["failures"]:
         told = "".join(
             f"<li>{each['count']:,} failed: {html.escape(each['reason'])}</li>" for each in sweep["failures"]
