@@ -15,6 +15,8 @@ import pytest
 
 import tc_sweeps
 from tc_sweeps.store import RunFolder, SweepFolder
+from tc_sweeps.sweep.cluster import Submission, WorkerState
+from tc_sweeps.sweep.executors import slurm as executor
 from tests.cluster.conftest import Slurm, environment, numbers, processes, run, wait_until, working
 
 pytestmark = pytest.mark.slow
@@ -123,6 +125,22 @@ def test_workers_that_all_end_leave_a_launch_that_says_why(shell: Path, slurm: S
     frame = tc_sweeps.load_sweep("gone")
     assert set(frame["state"]) == {"interrupted"}
     assert (frame["reason"].str.contains("CANCELLED|signal")).all()
+    assert "No scheduler has anything left" in run("cancel", "gone").stdout
+
+
+def test_with_accounting_the_end_of_a_task_out_of_memory_is_told_for_good(shell: Path, accounted: Slurm) -> None:
+    little = ["hydra/launcher=slurm", "hydra.launcher.mem=50M", "hydra.launcher.workers=1"]
+    ended = run("run", "-m", "sweep=gone", *QUICK, "training.steps=200000", "seed=1,2", *little)
+    assert ended.returncode == 1
+    # Without cgroups Slurm has no state of its own for it: the exit code is that of a kill, and the output says why.
+    assert "FAILED NonZeroExitCode, exit code 137:0), with their last words in " in ended.stdout
+    [log] = Path("outputs/gone/.jobs/logs").glob("*.out")
+    assert "exceeded memory limit" in log.read_text()
+    [record] = SweepFolder(Path("outputs/gone")).submissions()
+    shown = ["scontrol", "show", "job", record["id"]]
+    wait_until(lambda: "Invalid job id" in subprocess.run(shown, capture_output=True, text=True, check=False).stderr)
+    [worker] = executor.workers(Submission(**record)) or []
+    assert worker == WorkerState(record["id"], "FAILED", "exit code 9:0", ended=True)  # as sacct counts
     assert "No scheduler has anything left" in run("cancel", "gone").stdout
 
 
