@@ -90,3 +90,18 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], 
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
+
+
+def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `tc-sweeps ARGUMENTS` in a process of its own, which fails where that has imported torch."""
+    code = f"""
+import sys
+from tc_sweeps.cli import main
+sys.argv = ["tc-sweeps", *{arguments!r}]
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)

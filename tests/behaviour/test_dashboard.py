@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import pytest
 import wandb
 
 from tc_sweeps.store import SweepFolder, tracking, views
-from tests.behaviour.conftest import Launch
+from tests.behaviour.conftest import Launch, without_torch
 from tests.dashboards import named, panels
 from tests.wandb_files import WandbRun, read_run
 from tests.wandb_server import Server, logged_in
@@ -177,17 +174,7 @@ def test_a_sweep_of_no_experiment_has_a_view_and_says_why_no_report(
 def test_a_dashboard_needs_no_torch(shell: Path) -> None:
     (shell / "outputs" / "demo").mkdir(parents=True)
     (shell / "outputs" / "demo" / "plan.json").write_text('{"experiment": null, "launch": null, "run_ids": []}')
-    code = """
-import sys
-from tc_sweeps.cli import main
-sys.argv = ["tc-sweeps", "dashboard", "demo"]
-try:
-    main()
-finally:
-    assert "torch" not in sys.modules
-"""
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    made = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+    made = without_torch("dashboard", "demo")
     assert (made.returncode, made.stderr) == (
         1,
         "The sweep 'demo' has no runs yet: there is nothing to show at W&B.\n",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tc_sweeps.store import SweepFolder, tracking
-from tests.behaviour.conftest import QUICK, Launch
+from tests.behaviour.conftest import QUICK, Launch, without_torch
 from tests.wandb_server import Server, logged_in
 
 
@@ -64,15 +61,5 @@ def in_order(shell: Path) -> list[str]:
 def test_uploading_needs_no_torch(shell: Path) -> None:
     (shell / "outputs" / "demo").mkdir(parents=True)
     (shell / "outputs" / "demo" / "plan.json").write_text('{"experiment": null, "launch": null, "run_ids": []}')
-    code = """
-import sys
-from tc_sweeps.cli import main
-sys.argv = ["tc-sweeps", "sync", "demo"]
-try:
-    main()
-finally:
-    assert "torch" not in sys.modules
-"""
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    made = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+    made = without_torch("sync", "demo")
     assert (made.returncode, made.stdout) == (0, "0 runs uploaded.\n"), made.stderr
