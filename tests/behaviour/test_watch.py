@@ -24,17 +24,22 @@ def _begun(shell: Path) -> bool:
     return any(json.loads(path.read_text())["step"] > 0 for path in shell.glob("outputs/s/*/status.json"))
 
 
+def _shown(terminal: Terminal, pattern: str) -> bool:
+    """Whether a line shows it; of a picture that is being drawn anew some lines are not there yet."""
+    return any(re.search(pattern, line) for line in terminal.lines)
+
+
 @pytest.mark.slow
 def test_a_sweep_is_watched_until_it_is_done(shell: Path, command: Command) -> None:
     training = command(*SWEEP, "model.width=8,16", "seed=0,1", "training.steps=6000", "hydra.launcher.workers=1")
     wait_until(lambda: _begun(shell), training)
     with Terminal(WATCH, shell, size=(20, 120), env=own_environment()) as terminal:
-        terminal.wait_until(lambda: any(re.match(r" +8 +0 +running +\d.*[▁-█]{3}", line) for line in terminal.lines))
-        assert re.search(r"% of 24,000 steps done, about .* left", "\n".join(terminal.lines))
-        assert "artifacts/" in "\n".join(terminal.lines)
+        row, left = r"^ +8 +0 +running +\d.*[▁-█]{3}", r"% of 24,000 steps done, about .* left"
+        terminal.wait_until(lambda: all(_shown(terminal, part) for part in (row, left, "artifacts/")))
         terminal.resize(12, 50)
-        terminal.wait_until(lambda: any(line.startswith("In a wider terminal: ") for line in terminal.lines))
-        assert "artifacts/" not in "\n".join(terminal.lines[:-1])
+        terminal.wait_until(
+            lambda: _shown(terminal, "^In a wider terminal: ") and not _shown(terminal, "^ .*artifacts/")
+        )
         assert terminal.end() == 0
     assert "s: 4 runs: 4 finished" in terminal.lines
     assert "100 % of 24,000 steps done" in terminal.lines
