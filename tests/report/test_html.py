@@ -166,6 +166,10 @@ def test_numeric_facts_that_differ_between_groups_are_xs(outputs: Path) -> None:
     data = report("s")
     assert [x["key"] for x in data["xs"]] == ["model/parameters", "model/non_embedding_parameters"]
     assert [group["facts"]["model/non_embedding_parameters"] for group in data["groups"]] == [256, 1024]
+    failed = made.begin(outputs, "s", {"model.width": 8, "seed": 1})  # on other data: no number of the group has it
+    failed.write_facts(made.random_facts({"model.width": 8, "data.num_sentences": 10}), None)
+    failed.set_state("failed", reason="The loss became non-finite at step 37.", step=37)
+    assert [group["facts"]["corpus/train_ngrams"] for group in report("s")["groups"]] == [500, 500]
 
 
 def test_several_sweeps_are_an_axis_in_the_order_given(outputs: Path) -> None:

@@ -205,6 +205,14 @@ class Gathered:
     def _finished(self) -> np.ndarray:
         return (self.runs["state"] == "finished").to_numpy()
 
+    @cached_property
+    def _told(self) -> np.ndarray:
+        """The runs that stand in the numbers of their group: those that have finished, or all where none has."""
+        told = self._finished.copy()
+        for members in self.members:
+            told[members] |= not self._finished[members].any()
+        return told
+
     def _stands_for(self, members: np.ndarray) -> int:
         """Return the run of a group whose details come first: one that has finished, if any has."""
         return int(members[np.argmax(self._finished[members])])
@@ -249,10 +257,10 @@ class Gathered:
 
     @cached_property
     def _facts(self) -> dict[str, np.ndarray]:
-        """Numeric facts, as means over the runs of each group."""
+        """Numeric facts, as means over the runs that stand in the numbers of each group."""
         found = {}
         for name in facts(self.runs):
-            column = pd.to_numeric(self.runs[name], errors="coerce")
+            column = pd.to_numeric(self.runs[name], errors="coerce").where(self._told)
             if column.notna().any():
                 found[name] = column.astype(float).groupby(self._group_of).mean().to_numpy()
         return found
@@ -319,8 +327,7 @@ class Gathered:
         batch: dict[int, list[int]] = {}
         count = 0
         for place, members in enumerate(self.members):
-            finished = members[self._finished[members]]
-            batch[place] = (finished if len(finished) else members).tolist()
+            batch[place] = members[self._told[members]].tolist()
             count += len(batch[place])
             if count >= BATCH:
                 yield batch
