@@ -439,7 +439,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[filtered, measured],
         help="say what differs between two sweeps or runs: configs, and metrics with intervals",
         description="Print in which config keys two sweeps (or runs) differ, and by how much their metrics: the mean "
-        "of B - A over runs matched by seed and all keys that both have, with a 95 %% Student t interval, for each "
+        "of B - A over runs matched by seed and all keys that both have, with a 95 % Student t interval, for each "
         "group of shared axes. Where seeds cannot be matched, the difference of the means (Welch). Writes nothing.",
     )
     for side in ("a", "b"):
