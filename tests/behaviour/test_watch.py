@@ -31,10 +31,10 @@ def _shown(terminal: Terminal, pattern: str) -> bool:
 
 @pytest.mark.slow
 def test_a_sweep_is_watched_until_it_is_done(shell: Path, command: Command) -> None:
-    training = command(*SWEEP, "model.width=8,16", "seed=0,1", "training.steps=6000", "hydra.launcher.workers=1")
+    training = command(*SWEEP, "model.width=8,16", "seed=0,1", "training.steps=30000", "hydra.launcher.workers=1")
     wait_until(lambda: _begun(shell), training)
     with Terminal(WATCH, shell, size=(20, 120), env=own_environment()) as terminal:
-        row, left = r"^ +8 +0 +running +\d.*[▁-█]{3}", r"% of 24,000 steps done, about .* left"
+        row, left = r"^ +(8|16) +0 +running +\d.*[▁-█]{3}", r"% of 120,000 steps done, about .* left"
         terminal.wait_until(lambda: all(_shown(terminal, part) for part in (row, left, "artifacts/")))
         terminal.resize(12, 50)
         terminal.wait_until(
@@ -42,9 +42,9 @@ def test_a_sweep_is_watched_until_it_is_done(shell: Path, command: Command) -> N
         )
         assert terminal.end() == 0
     assert "s: 4 runs: 4 finished" in terminal.lines
-    assert "100 % of 24,000 steps done" in terminal.lines
+    assert "100 % of 120,000 steps done" in terminal.lines
     assert [line.split()[:4] for line in terminal.lines if line.startswith("    ")][-4:] == [
-        [width, seed, "finished", "6,000"] for width in ("8", "16") for seed in ("0", "1")
+        [width, seed, "finished", "30,000"] for width in ("8", "16") for seed in ("0", "1")
     ]
     assert training.wait() == 0
 
