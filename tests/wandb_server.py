@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import wandb
+
+from tc_sweeps.store import account
 
 API_KEY = "local-" + "0" * 40  # W&B accepts any key of this length; only its server knows better
 
@@ -76,10 +77,10 @@ def logged_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server()
     for name, value in {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), **server.environment}.items():
         monkeypatch.setenv(name, value)
-    wandb.teardown()  # what it knows of the surroundings is that of an earlier test
+    account.leave()  # what it knows of the surroundings is that of an earlier test
     yield server
     server.die()
-    wandb.teardown()
+    account.leave()
 
 
 class Answer(BaseHTTPRequestHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 REMEDY = "`wandb login` stores one, or set WANDB_API_KEY"
 
@@ -27,3 +28,16 @@ def problem(server: str) -> str | None:
         return f"W&B has no API key for {server}"
     except wandb.errors.Error as error:
         return str(error).rstrip(".")
+
+
+def leave(seconds: float = 5.0) -> None:
+    """End W&B's own process on this machine, and wait for it, though not for ever.
+
+    A request that was given up may break the line on which the process would hear that it should end. It ends with its
+    parent in any case, which W&B would let wait for it.
+    """
+    import wandb
+
+    ending = threading.Thread(target=wandb.teardown, daemon=True)
+    ending.start()
+    ending.join(seconds)

@@ -277,6 +277,7 @@ class Server:
         try:
             yield
         except (wandb.errors.Error, WandbApiFailedError, TimeoutError) as error:
+            account.leave()
             raise ConfigError(
                 f"{self.address} did not take the dashboard ({_reason(error)}). The same command tries again."
             ) from error
