@@ -68,8 +68,10 @@ def own_figure(folder: SweepFolder) -> str | None:
 
     It is the one that the sweep was launched as, or else that has its name; a search has a figure of its own, `search`.
     """
-    name = "search" if folder.is_search else folder.plan["experiment"] or folder.path.name
-    return name if name in experiments() else None
+    if folder.is_search:
+        return "search"
+    name = folder.plan["experiment"] or folder.path.name
+    return name if name in experiments() and name != "search" else None
 
 
 def find_run(run: str | Path) -> RunFolder:

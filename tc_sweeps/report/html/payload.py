@@ -28,7 +28,7 @@ from tc_sweeps.report.frame import (
     swept_keys,
     together,
 )
-from tc_sweeps.report.html.details import LEAST_THRESHOLDS, details, read_survival, spread
+from tc_sweeps.report.html.details import LEAST_THRESHOLDS, MOST_EVALUATIONS, details, read_survival, spread
 from tc_sweeps.report.html.numbers import dumps, number, numbers, plain
 from tc_sweeps.report.html.page import pack
 from tc_sweeps.report.intervals import SHARES, clipped
@@ -60,7 +60,8 @@ class Axis:
     @property
     def numeric(self) -> bool:
         """Whether all values are numbers, so that they have a place on a line."""
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+        shown = map(plain, self.values)
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in shown)
 
 
 def gather(sweeps: Sequence[str | Path], where: Where | None = None) -> Gathered:
@@ -101,6 +102,7 @@ def _sweep(folder: SweepFolder, name: str, runs: pd.DataFrame, where: Where | No
     return {
         "name": name,
         "experiment": folder.plan["experiment"],
+        "search": folder.is_search,
         "command": folder.plan.get("command"),
         "claim": claim,
         "verdict": verdict,
@@ -110,9 +112,12 @@ def _sweep(folder: SweepFolder, name: str, runs: pd.DataFrame, where: Where | No
 
 
 def _judged(folder: SweepFolder, where: Where | None) -> tuple[str | None, str | None]:
-    """Return the claim of the experiment that a sweep is of and what its runs say about it, where that can be said."""
+    """Return the claim of the experiment that a sweep is of and what its runs say about it, where that can be said.
+
+    Of a search it is what came out best of all trials, as of its figure: nothing where a filter leaves some out.
+    """
     experiment = own_figure(folder)
-    if experiment is None or folder.is_search:
+    if experiment is None or (folder.is_search and where):
         return None, None
     from tc_sweeps.report.figures import figure_module  # draws with matplotlib, which no other part of this needs
 
@@ -160,6 +165,8 @@ class Gathered:
         places = 500 + 4 * len(self.runs)  # where each run's details are, and what is left out
         told = details(self.folders, [self._stands_for(members) for members in self.members], room - size - places)
         left_out = [told.left_out] if told.left_out else []
+        if longest > MOST_EVALUATIONS:
+            left_out.insert(0, f"Curves of runs are thinned to {MOST_EVALUATIONS} points at most.")
         if points < longest:
             thinned = f"thinned to {points} points" if points else "left out"
             left_out.insert(0, f"Curves of groups are {thinned} to keep this page small.")
@@ -175,7 +182,7 @@ class Gathered:
     @cached_property
     def axes(self) -> list[Axis]:
         """The keys in which runs differ, the seed left out; the sweep first where there are several."""
-        keys = [*(["sweep"] if len(self.paths) > 1 else []), *swept_keys(self.runs)]
+        keys = [*(["sweep"] if self.runs["sweep"].nunique() > 1 else []), *swept_keys(self.runs)]
         axes = []
         for key, *also in together(self.runs, keys):
             values = list(dict.fromkeys(self.runs[key])) if key == "sweep" else in_order(self.runs[key])
@@ -267,8 +274,8 @@ class Gathered:
 
     @property
     def _xs(self) -> list[str]:
-        """The facts that differ between groups."""
-        return [name for name, column in self._facts.items() if len(set(column[~np.isnan(column)].tolist())) > 1]
+        """The facts that differ between groups as they are shown: means of one value may differ in their last digit."""
+        return [name for name, column in self._facts.items() if len(set(numbers(column)) - {None}) > 1]
 
     @cached_property
     def _final(self) -> dict[str, np.ndarray]:
@@ -392,7 +399,7 @@ def _means(frame: pd.DataFrame, place: str, names: Sequence[str], most: int) -> 
     Of more places than `most`, as many, evenly spread.
     """
     frame = frame.reindex(columns=["group", place, *names])
-    if frame.empty:
+    if frame.empty or not names:  # none, where no run had been evaluated when the table of runs was read
         return {}
     table = clipped(over_seeds(frame, ["group", place], names))
     rows = len(table) // len(names)  # the same groups and places for every name
