@@ -323,12 +323,23 @@ def test_without_a_figure_or_a_finished_run_there_is_no_verdict(outputs: Path) -
 
 def test_of_a_search_the_best_trials_are_told(outputs: Path) -> None:
     widths = (8, 16, 32)
-    runs = [made.finished_run(outputs, "figure2", {"model.width": n}, {100: {"train/loss": 1 / n}}) for n in widths]
-    trials = pd.DataFrame({"number": range(3), "state": "complete", "train/loss": [1 / n for n in widths]})
+    runs = [
+        made.finished_run(
+            outputs, "figure2", {"model.width": width, "training.weight_decay": 1 / width}, {100: {"train/loss": 1}}
+        )
+        for width in widths
+    ]
+    trials = pd.DataFrame({"number": range(3), "state": "complete", "train/loss": [32.0, 16.0, 8.0]})
     trials["run_id"] = [run.run_id for run in runs]
     trials.attrs |= {"objectives": {"train/loss": "minimize"}, "trials": 3}
     trials.to_parquet(outputs / "figure2" / "trials.parquet")
-    [sweep] = report("figure2")["sweeps"]
+    data = report("figure2")
+    [sweep] = data["sweeps"]
+    # Its keys are drawn one by one, though no value of theirs has come twice.
+    assert [(axis["key"], axis["also"]) for axis in data["axes"]] == [
+        ("model.width", []),
+        ("training.weight_decay", []),
+    ]
     assert sweep["claim"].startswith("None of the paper's: a search")  # whatever experiment was searched
     assert sweep["verdict"].startswith("3 trials: 3 complete.\nThe best of them, to minimize train/loss:\n")
     assert [line.split()[0] for line in sweep["verdict"].splitlines()[3:]] == ["2", "1", "0"]
