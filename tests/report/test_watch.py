@@ -244,6 +244,7 @@ def test_what_cannot_be_watched_is_said(outputs: Path) -> None:
         watch("s", where={"seed": 7})
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_are_looked_at_in_no_time_and_without_torch(outputs: Path) -> None:
     run = queue(outputs, {})
     config = (run.path / "config.yaml").read_text()
