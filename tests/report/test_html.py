@@ -93,6 +93,23 @@ def test_groups_hold_the_means_over_seeds_and_their_intervals(outputs: Path) -> 
     assert data["left_out"] is None
 
 
+def test_a_run_that_has_reached_its_target_stays_in_the_means(outputs: Path) -> None:
+    """Else a curve would go on as that of the runs that fit worst, and end elsewhere than the results."""
+    keys = {"training.target_excess_loss": 0.1}
+    made.finished_run(outputs, "s", {**keys, "seed": 0}, {50: {"artifacts/count": 4}, 100: {"artifacts/count": 6}})
+    made.finished_run(outputs, "s", {**keys, "seed": 1}, {n: {"artifacts/count": n} for n in (50, 100, 150, 200)})
+    begun = made.begin(outputs, "s", {**keys, "seed": 0, "model.width": 8})  # those that are under way do not
+    begun.add_row(50, dict.fromkeys(METRICS, math.nan) | {"artifacts/count": 3})
+    begun = made.begin(outputs, "s", {**keys, "seed": 1, "model.width": 8})
+    for step in (50, 100):
+        begun.add_row(step, dict.fromkeys(METRICS, math.nan) | {"artifacts/count": 5})
+    unfinished, finished = report("s")["groups"]
+    assert finished["curves"]["step"] == [50, 100, 150, 200]
+    assert finished["curves"]["artifacts/count"][0] == [27, 53, 78, 103]
+    assert finished["final"]["artifacts/count"][0] == 103
+    assert unfinished["curves"]["artifacts/count"][0] == [4, 5]
+
+
 def test_means_and_intervals_are_those_of_tables(outputs: Path) -> None:
     made.kinships_sweep(outputs)
     data = report("kinships")

@@ -26,6 +26,7 @@ from tc_sweeps.report.frame import (
     over_seeds,
     own_figure,
     swept_keys,
+    to_the_end,
     together,
 )
 from tc_sweeps.report.html.details import LEAST_THRESHOLDS, MOST_EVALUATIONS, details, read_survival, spread
@@ -314,6 +315,8 @@ class Gathered:
     def _curves(self) -> tuple[Curves, Curves, int]:
         """The means over seeds of all metrics at each step, and of artifacts per n-gram at each threshold.
 
+        Runs that have reached their target stand at later steps with what they have come to.
+
         Behind them stands how many evaluations a run has at most.
         """
         most = min(MOST_POINTS, max(10, ALL_POINTS // len(self.members)))
@@ -323,11 +326,16 @@ class Gathered:
         for batch in self._batches():
             evaluations, ratios = _Rows(), _Rows()
             for place, run in [(place, run) for place, runs in batch.items() for run in runs]:
-                evaluations.add(place, *self.folders[run].read_evaluations())
+                evaluations.add(place, run, *self.folders[run].read_evaluations())
                 thresholds, counts = read_survival(self.folders[run])
-                ratios.add(place, ["threshold", "ratio"], np.column_stack([thresholds, counts / self._ngrams[run]]))
+                ratio = np.column_stack([thresholds, counts / self._ngrams[run]])
+                ratios.add(place, run, ["threshold", "ratio"], ratio)
             longest = max(longest, evaluations.longest)
-            curves |= _means(evaluations.frame(), "step", self._candidates, most)
+            rows = evaluations.frame()
+            if len(rows):
+                state = self.runs["state"].to_numpy()[rows["run_id"].astype(int)]
+                rows = to_the_end(rows.assign(state=state), ["group"])
+            curves |= _means(rows, "step", self._candidates, most)
             survival |= _means(ratios.frame(), "threshold", ["ratio"], MOST_POINTS)
         return curves, survival, longest
 
@@ -382,15 +390,15 @@ class _Rows:
         self.longest = 0  # how many rows a run has at most
         self._parts: dict[tuple[str, ...], list[np.ndarray]] = {}  # by their columns
 
-    def add(self, group: int, columns: Sequence[str], values: np.ndarray) -> None:
+    def add(self, group: int, run: int, columns: Sequence[str], values: np.ndarray) -> None:
         """Add the rows of a run of a group."""
         self.longest = max(self.longest, len(values))
         if len(values):
-            rows = np.column_stack([np.full(len(values), group), values])
-            self._parts.setdefault(("group", *columns), []).append(rows)
+            about = np.tile([group, run], (len(values), 1))
+            self._parts.setdefault(("group", "run_id", *columns), []).append(np.hstack([about, values]))
 
     def frame(self) -> pd.DataFrame:
-        """Return all rows, with a column `group`."""
+        """Return all rows, with the columns `group` and `run_id` (its place among all)."""
         frames = [pd.DataFrame(np.concatenate(rows), columns=list(names)) for names, rows in self._parts.items()]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
