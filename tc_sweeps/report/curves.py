@@ -55,10 +55,10 @@ def draw_xy(
 
     `x` is a config key, a fact, or `step` for curves over training. Lines are means and bars (bands over training) 95 %
     Student t intervals over seeds, of the finished runs that `where` chooses (as in `load_sweep`); over training they
-    are as in `to_the_end`. Beside a number of artifacts stands its ceiling. An axis of the sweep that is neither `x` nor in `by` gets lines of its own: nothing
-    but seeds is averaged over. The file is `<sweep>/figures/<y>_against_<x>.png`, with a PDF beside it. Raises
-    `ConfigError` for an unknown column, naming the nearest, where `y` is undefined in every run, and where more than
-    one axis is left.
+    are as in `to_the_end`. Beside a number of artifacts stands its ceiling. An axis of the sweep that is neither `x`
+    nor in `by` gets lines of its own: nothing but seeds is averaged over. The file is
+    `<sweep>/figures/<y>_against_<x>.png`, with a PDF beside it. Raises `ConfigError` for an unknown column, naming the
+    nearest, where `y` is undefined in every run, and where more than one axis is left.
     """
     path = find_sweep(sweep).path
     by = [by] if isinstance(by, str) else list(by or [])
