@@ -52,6 +52,7 @@ def compare_text(
         _configs_text(finished_a, finished_b, how),
         _matched_text(finished_a, finished_b, how),
         _table_text(table, how.keys),
+        _left_out_text(metrics, names),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -147,6 +148,12 @@ def _table_text(table: pd.DataFrame, keys: Sequence[str]) -> str:
         chance = f"; by chance alone it would be about {known.sum() / 20:.0f}" if known.sum() >= 20 else ""
         notes.append(f"*: the interval excludes 0, here in {apart.sum()} of {known.sum()}{chance}.")
     return printable_lines(columns_text(cells, repeated=len(keys) + 1) + "\n\n" + "\n".join(notes))
+
+
+def _left_out_text(wanted: Sequence[str], shown: Sequence[str]) -> str:
+    """Return which metrics that were asked for cannot be compared; nothing where all can."""
+    left = [name for name in dict.fromkeys(wanted) if name not in shown]
+    return f"Not defined in finished runs of both sides: {listed(left)}." if left else ""
 
 
 def _config(keys: Sequence[str], values: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from tc_sweeps.report.frame import (
     over_seeds,
     split,
     swept_keys,
+    to_the_end,
 )
 from tc_sweeps.report.intervals import what_is_drawn
 from tc_sweeps.report.where import Where, name_where, spell_value
@@ -53,11 +54,11 @@ def draw_xy(
     """Draw the metric or fact `y` against `x`, one line per value of `by`; return the path of the PNG.
 
     `x` is a config key, a fact, or `step` for curves over training. Lines are means and bars (bands over training) 95 %
-    Student t intervals over seeds, of the finished runs that `where` chooses (as in `load_sweep`). Beside a number of
-    artifacts stands its ceiling. An axis of the sweep that is neither `x` nor in `by` gets lines of its own: nothing
-    but seeds is averaged over. The file is `<sweep>/figures/<y>_against_<x>.png`, with a PDF beside it. Raises
-    `ConfigError` for an unknown column, naming the nearest, where `y` is undefined in every run, and where more than
-    one axis is left.
+    Student t intervals over seeds, of the finished runs that `where` chooses (as in `load_sweep`); over training they
+    are as in `to_the_end`. Beside a number of artifacts stands its ceiling. An axis of the sweep that is neither `x`
+    nor in `by` gets lines of its own: nothing but seeds is averaged over. The file is
+    `<sweep>/figures/<y>_against_<x>.png`, with a PDF beside it. Raises `ConfigError` for an unknown column, naming the
+    nearest, where `y` is undefined in every run, and where more than one axis is left.
     """
     path = find_sweep(sweep).path
     by = [by] if isinstance(by, str) else list(by or [])
@@ -79,7 +80,7 @@ def figure_xy(path: Path, x: str, y: str, by: Sequence[str] = (), where: Where |
     by = [*by, *_axis_left(runs, x, by)]
     if x == "step":
         curves = load_curves(path, where=where)
-        runs = curves[curves["run_id"].isin(runs["run_id"])]
+        runs = to_the_end(curves[curves["run_id"].isin(runs["run_id"])], by)
     return _figure(runs, x, y, by, where)
 
 

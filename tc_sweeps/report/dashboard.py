@@ -35,7 +35,7 @@ class Shown(NamedTuple):
     sweep: str  # the group of its runs
     project: str
     entity: str | None  # of W&B; None: the default one of whoever logs in
-    axes: list[str]  # config keys that tell runs apart but for the seed, one of each that go together
+    axes: list[str]  # config keys that tell runs apart but for the seed, one of each that are zipped
     metrics: list[str]  # defined in a run or more, in the order of metrics.csv
     sizes: list[str]  # facts that artifacts are shown against
     logarithmic: list[str]  # axes and sizes that span most of a decade or more
@@ -70,7 +70,9 @@ def survey(sweep: SweepFolder) -> Shown:
     metrics = [metric for metric in METRICS if metric in runs and runs[metric].notna().any()]
     if not metrics:
         raise ConfigError(f"No run of the sweep '{name}' was evaluated yet: there is nothing to show at W&B.")
-    axes = [first for first, *_ in together(runs, swept_keys(runs))]
+    axes = swept_keys(runs)
+    if not sweep.is_search:  # of what a search draws at random, no value comes twice: all keys would seem to go along
+        axes = [first for first, *_ in together(runs, axes)]
     sizes = [size for size in SIZES if size in runs and runs[size].notna().any()]
     return Shown(
         sweep=name,

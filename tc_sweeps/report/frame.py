@@ -68,8 +68,10 @@ def own_figure(folder: SweepFolder) -> str | None:
 
     It is the one that the sweep was launched as, or else that has its name; a search has a figure of its own, `search`.
     """
-    name = "search" if folder.is_search else folder.plan["experiment"] or folder.path.name
-    return name if name in experiments() else None
+    if folder.is_search:
+        return "search"
+    name = folder.plan["experiment"] or folder.path.name
+    return name if name in experiments() and name != "search" else None
 
 
 def find_run(run: str | Path) -> RunFolder:
@@ -343,6 +345,27 @@ def split(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[dict[str, Any]
         ({key: None if value != value else value for key, value in zip(keys, values, strict=True)}, part)
         for values, part in groups
     ]
+
+
+def to_the_end(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return curves in which a finished run also stands at each later step of its group, with what it has come to.
+
+    A run that has reached `training.target_excess_loss` is evaluated no more, and a mean over the runs that go on would
+    be one of other runs from step to step. `curves` has the columns `run_id`, `state` and `step`, as that of
+    `load_curves`, and `by` are the columns in which the runs of a group agree.
+    """
+    curves = curves.reset_index(drop=True)
+    keys = [curves[name] for name in by] or [pd.Series(0, index=curves.index)]
+    group = curves.groupby(keys, dropna=False).ngroup()
+    last = curves.groupby("run_id")["step"].transform("max")
+    before = last < curves.groupby(group)["step"].transform("max")
+    ends = curves.index[before & (curves["step"] == last) & (curves["state"] == "finished")]
+    rows, steps = [*curves.index], curves["step"].tolist()
+    for row in ends:
+        later = sorted(set(curves.loc[(group == group[row]) & (curves["step"] > last[row]), "step"]))
+        rows += [row] * len(later)
+        steps += later
+    return curves.iloc[rows].assign(step=steps).reset_index(drop=True)
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:

@@ -55,7 +55,8 @@ def student_t(values: Iterable[float]) -> Interval:
     if not len(numbers):
         return Interval(math.nan, math.nan, math.nan, 0)
     mean = float(numbers.mean())
-    deviation = float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan
+    with np.errstate(invalid="ignore"):  # infinite values have no deviation
+        deviation = float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan
     half = float(half_width(np.asarray(deviation), np.asarray(len(numbers))))
     return Interval(mean, mean - half, mean + half, len(numbers))
 
@@ -141,6 +142,6 @@ def spell(mean: float, low: float, high: float) -> str:
 
 def plain(value: float) -> str:
     """Return a number as a reader expects it: whole numbers whole, others with four significant digits."""
-    if math.isnan(value):
-        return ""
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else f"{value}"
     return f"{value:.0f}" if value == round(value) and abs(value) < 1e9 else f"{value:.4g}"

@@ -199,9 +199,8 @@ class RunFolder:
 
         Nothing where the run has not begun.
         """
-        try:
-            lines = (self.path / "metrics.csv").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        lines = self._metrics_lines()
+        if not lines:
             return {}
         names, values = lines[0].split(","), lines[-1].split(",")
         if len(lines) == 1:
@@ -213,9 +212,8 @@ class RunFolder:
 
         In a thirtieth of the time of `read_metrics`, for whoever looks again and again.
         """
-        try:
-            lines = (self.path / "metrics.csv").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        lines = self._metrics_lines()
+        if not lines:
             return []
         place = lines[0].split(",").index(metric)
         cells = [line.split(",") for line in lines[1:]]
@@ -227,13 +225,19 @@ class RunFolder:
         What is undefined is NaN. In a thirtieth of the time of `read_metrics`, for whoever reads thousands of runs; no
         column and no value where the run has not begun.
         """
-        try:
-            lines = (self.path / "metrics.csv").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        lines = self._metrics_lines()
+        if not lines:
             return [], np.empty((0, 0))
         names = lines[0].split(",")
         cells = [[float(cell or "nan") for cell in line.split(",")] for line in lines[1:]]
         return names, np.array(cells, dtype=float).reshape(len(cells), len(names))
+
+    def _metrics_lines(self) -> list[str]:
+        """Return the lines of metrics.csv, the first with the names; none where the run has not begun."""
+        try:
+            return (self.path / "metrics.csv").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
 
     def read_metrics(self) -> pd.DataFrame:
         """Return metrics.csv: one row per evaluation, NaN where a metric is undefined."""

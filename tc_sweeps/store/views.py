@@ -2,8 +2,8 @@
 
 What they show is decided in `tc_sweeps.report.dashboard`; wandb-workspaces puts it into W&B's terms and saves it. It
 leaves three things to chance or to a parser, which are set here: the name of a view, the ids of what it holds, and
-filters, which it takes as text in which a sweep named `lr=0.1` becomes another one. `settle_view`, `settle_report` and
-`spec` are the only places that reach behind its public face, as far as version 0.4 goes.
+filters, which it takes as text in which a sweep named `lr=0.1` becomes another one. The functions under "behind the
+library's face" are the only ones that reach there, as far as version 0.4 goes.
 """
 
 from __future__ import annotations

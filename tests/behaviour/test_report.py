@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.report import made
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (pip install playwright).")
 Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
+PATIENCE = 30  # seconds, for a machine that does much else
+expect.set_options(timeout=1000 * PATIENCE)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="No Chromium is installed (Debian: apt install chromium).")
@@ -133,7 +136,7 @@ def opened(browser: Browser, folder: Path) -> Iterator[Open]:
         page.on("dialog", lambda dialog: (wrong.append(f"said {dialog.message}"), dialog.dismiss()))
         page.goto(f"{address}{view and '#' + view}")
         if options.get("java_script_enabled", True):
-            expect(page.locator("body")).to_have_attribute("data-state", "ready", timeout=30_000)
+            expect(page.locator("body")).to_have_attribute("data-state", "ready")
         return page
 
     yield open_report
@@ -161,7 +164,8 @@ def point_of(page: Page, chart: str = "#chart", nth: int = 0) -> tuple[float, fl
 
 def until(page: Page, condition: str) -> None:
     """Wait for a condition; `wait_for_function` would evaluate strings inside the page, which refuses that."""
-    for _ in range(100):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)

@@ -169,6 +169,8 @@ def test_worlds_have_keys_of_their_own(outputs: Path) -> None:
     assert "artifacts/per_ngram" in text
     with pytest.raises(ConfigError, match=r"None of generalization/recall is defined in finished runs of both sides\."):
         compare_text("figure2", "kinships", metrics=["generalization/recall"])
+    text = compare_text("figure2", "kinships", metrics=["generalization/recall", "train/accuracy"])
+    assert text.endswith("\n\nNot defined in finished runs of both sides: generalization/recall.")
 
 
 def test_undefined_values_and_unfinished_runs_are_left_out(outputs: Path) -> None:
@@ -180,6 +182,14 @@ def test_undefined_values_and_unfinished_runs_are_left_out(outputs: Path) -> Non
     assert "B: b, 4 of 5 runs finished" in text
     [row] = pd.read_csv("differences.csv").to_dict("records")
     assert (row["metric"], row["seeds_a"], row["difference"]) == ("train/excess_loss", 2, 3.5)
+
+
+def test_what_is_infinite_is_shown_and_differs_by_nothing_that_can_be_said(outputs: Path) -> None:
+    for seed in (0, 1):
+        finish(outputs, "a", 1.0, seed=seed)
+        finish(outputs, "b", math.inf, seed=seed, training__weight_decay=0.1)
+    [row] = [line.split() for line in compare_text("a", "b").splitlines() if line.startswith("train/excess_loss")]
+    assert row == ["train/excess_loss", "1", "inf", "inf", "2"]
 
 
 def test_many_differences_are_told_with_what_chance_would_make(outputs: Path) -> None:

@@ -127,6 +127,8 @@ def test_axes_that_go_together_are_grouped_by_once(outputs: Path) -> None:
         overrides = {"model.width": width, "training.learning_rate": rate}
         finished_random_run(outputs, "zipped", overrides, ratio=lambda _: 5.0)
     assert survey(SweepFolder(outputs / "zipped")).axes == ["model.width"]
+    (outputs / "zipped" / "trials.parquet").touch()  # of a search, no value may have come twice
+    assert survey(SweepFolder(outputs / "zipped")).axes == ["model.width", "training.learning_rate"]
 
 
 def test_a_new_axis_changes_the_groups_and_not_the_view_s_identity(outputs: Path) -> None:

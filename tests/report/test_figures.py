@@ -405,6 +405,13 @@ def test_two_axes_that_are_left_are_not_averaged_over(
         figure_xy(product_sweep(outputs, axes), x, "train/loss", by)
 
 
+def test_over_training_a_run_that_has_reached_its_target_stays_in_the_mean(outputs: Path) -> None:
+    made.finished_run(outputs, "s", {"seed": 0}, {50: {"train/loss": 4}, 100: {"train/loss": 6}})
+    made.finished_run(outputs, "s", {"seed": 1}, {step: {"train/loss": step} for step in (50, 100, 150)})
+    [axes] = figure_xy(outputs / "s", "step", "train/loss").axes
+    assert axes.lines[0].get_xydata().tolist() == [[50, 27], [100, 53], [150, 78]]
+
+
 def test_axes_that_go_along_with_each_other_are_one(outputs: Path) -> None:
     for width, rate in ((8, 0.1), (16, 0.01)):
         overrides = {"model.width": width, "training.learning_rate": rate}

@@ -13,7 +13,7 @@ from scipy import stats
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import load_curves, load_survival, load_sweep, over_seeds, swept_keys
-from tc_sweeps.report.frame import figure_command, fully_fitted, hint, together
+from tc_sweeps.report.frame import figure_command, fully_fitted, hint, to_the_end, together
 from tc_sweeps.report.intervals import clipped, spell, student_t, what_is_drawn
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -186,6 +186,23 @@ def test_curves_have_a_row_per_evaluation_and_survival_a_row_per_threshold(outpu
     assert len(survival) == 12 * len(made.THRESHOLDS)
     assert (survival["ratio"] == survival["count"] / 500).all()
     assert set(load_survival("figure3", [0.1, 0.9])["threshold"]) == {0.1, 0.9}
+
+
+def test_a_finished_run_stands_at_later_steps_of_its_group_with_what_it_has_come_to() -> None:
+    rows = [
+        *(("a", "finished", 8, 10, 1.0), ("a", "finished", 8, 20, 2.0)),
+        *(("b", "finished", 8, step, 5.0) for step in (10, 20, 30, 40)),
+        ("c", "finished", None, 10, 7.0),  # of another group, which nobody has gone beyond
+        ("d", "running", 8, 10, 9.0),
+    ]
+    curves = pd.DataFrame(rows, columns=["run_id", "state", "model.width", "step", "train/loss"])
+    added = to_the_end(curves.sample(frac=1, random_state=0), ["model.width"]).iloc[len(curves) :]
+    assert added[["run_id", "model.width", "step", "train/loss"]].to_numpy().tolist() == [
+        ["a", 8, 30, 2.0],
+        ["a", 8, 40, 2.0],
+    ]
+    assert to_the_end(curves, [])["run_id"].tolist()[len(curves) :] == ["a", "a", "c", "c", "c"]
+    assert to_the_end(curves.iloc[:0], ["model.width"]).empty
 
 
 def test_swept_keys_leave_out_what_follows(outputs: Path) -> None:

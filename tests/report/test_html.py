@@ -93,6 +93,23 @@ def test_groups_hold_the_means_over_seeds_and_their_intervals(outputs: Path) -> 
     assert data["left_out"] is None
 
 
+def test_a_run_that_has_reached_its_target_stays_in_the_means(outputs: Path) -> None:
+    """Else a curve would go on as that of the runs that fit worst, and end elsewhere than the results."""
+    keys = {"training.target_excess_loss": 0.1}
+    made.finished_run(outputs, "s", {**keys, "seed": 0}, {50: {"artifacts/count": 4}, 100: {"artifacts/count": 6}})
+    made.finished_run(outputs, "s", {**keys, "seed": 1}, {n: {"artifacts/count": n} for n in (50, 100, 150, 200)})
+    begun = made.begin(outputs, "s", {**keys, "seed": 0, "model.width": 8})  # those that are under way do not
+    begun.add_row(50, dict.fromkeys(METRICS, math.nan) | {"artifacts/count": 3})
+    begun = made.begin(outputs, "s", {**keys, "seed": 1, "model.width": 8})
+    for step in (50, 100):
+        begun.add_row(step, dict.fromkeys(METRICS, math.nan) | {"artifacts/count": 5})
+    unfinished, finished = report("s")["groups"]
+    assert finished["curves"]["step"] == [50, 100, 150, 200]
+    assert finished["curves"]["artifacts/count"][0] == [27, 53, 78, 103]
+    assert finished["final"]["artifacts/count"][0] == 103
+    assert unfinished["curves"]["artifacts/count"][0] == [4, 5]
+
+
 def test_means_and_intervals_are_those_of_tables(outputs: Path) -> None:
     made.kinships_sweep(outputs)
     data = report("kinships")
@@ -172,6 +189,18 @@ def test_numeric_facts_that_differ_between_groups_are_xs(outputs: Path) -> None:
     assert [group["facts"]["corpus/train_ngrams"] for group in report("s")["groups"]] == [500, 500]
 
 
+def test_means_of_one_fact_are_no_x_whatever_their_last_digit(outputs: Path) -> None:
+    share = 0.1
+    for width, seeds in ((8, 3), (16, 1)):
+        for seed in range(seeds):
+            run = made.finished_run(outputs, "s", {"model.width": width, "seed": seed}, {100: {"train/loss": 1}})
+            run.write_facts(made.random_facts({}) | {"corpus/fully_fitted_accuracy": share}, None)
+    assert pd.Series([share] * 3).mean() != share
+    data = report("s")
+    assert "corpus/fully_fitted_accuracy" not in [x["key"] for x in data["xs"]]
+    assert [group["facts"]["corpus/fully_fitted_accuracy"] for group in data["groups"]] == [share, share]
+
+
 def test_several_sweeps_are_an_axis_in_the_order_given(outputs: Path) -> None:
     made.finished_run(outputs, "b", {"model.width": 8}, {100: {"train/loss": 1}})
     made.finished_run(outputs, "a", {"model.width": 8}, {100: {"train/loss": 3}})
@@ -238,6 +267,19 @@ def test_a_sweep_of_which_nothing_has_begun_has_a_report(outputs: Path) -> None:
     assert detail["config"]["model.width"] == 32
 
 
+def test_a_sweep_that_is_evaluated_for_the_first_time_while_it_is_read_has_a_report(outputs: Path) -> None:
+    config = resolve(made.nested({"sweep": "s"}))
+    run = made.RunFolder.of(config, outputs)
+    SweepFolder(run.path.parent).add_runs([run.run_id], experiment=None, launch=None)
+    run.queue(config)
+    gathered = payload.gather(["s"])
+    run.begin(config, METRICS)
+    run.add_row(50, dict.fromkeys(METRICS, math.nan) | {"train/loss": 1})
+    data = json.loads(gathered.payload(10**7))
+    assert data["metrics"] == []
+    assert data["groups"][0]["curves"] == {"step": []}
+
+
 def test_what_is_undefined_is_null_and_what_is_defined_nowhere_is_no_metric(outputs: Path) -> None:
     evaluations = {50: {"train/loss": math.inf, "test/loss": 3}, 100: {"train/loss": 2, "artifacts/count": 0}}
     made.finished_run(outputs, "s", {}, evaluations)
@@ -260,7 +302,9 @@ def test_no_sweep_no_run_and_no_such_run_are_refused(outputs: Path) -> None:
             write_report([sweep])
     with pytest.raises(ConfigError, match=r"No run of the sweep 's' has model\.width=7"):
         write_report(["s"], where={"model.width": 7})
-    assert report("empty", "s")["sweeps"][0]["states"] == {}
+    data = report("empty", "s")
+    assert data["sweeps"][0]["states"] == {}
+    assert data["axes"] == []  # all runs are of one sweep
 
 
 def test_a_filter_chooses_runs_and_names_the_file(outputs: Path) -> None:
@@ -294,11 +338,34 @@ def test_without_a_figure_or_a_finished_run_there_is_no_verdict(outputs: Path) -
     assert figure2["verdict"] is None
 
 
-def test_a_search_has_neither_claim_nor_verdict(outputs: Path) -> None:
-    made.finished_run(outputs, "figure2", {}, {100: {"train/loss": 1}})
-    pd.DataFrame({"number": [0]}).to_parquet(outputs / "figure2" / "trials.parquet")
-    [sweep] = report("figure2")["sweeps"]
+def test_of_a_search_the_best_trials_are_told(outputs: Path) -> None:
+    widths = (8, 16, 32)
+    runs = [
+        made.finished_run(
+            outputs, "figure2", {"model.width": width, "training.weight_decay": 1 / width}, {100: {"train/loss": 1}}
+        )
+        for width in widths
+    ]
+    trials = pd.DataFrame({"number": range(3), "state": "complete", "train/loss": [32.0, 16.0, 8.0]})
+    trials["run_id"] = [run.run_id for run in runs]
+    trials.attrs |= {"objectives": {"train/loss": "minimize"}, "trials": 3}
+    trials.to_parquet(outputs / "figure2" / "trials.parquet")
+    data = report("figure2")
+    [sweep] = data["sweeps"]
+    # Its keys are drawn one by one, though no value of theirs has come twice.
+    assert [(axis["key"], axis["also"]) for axis in data["axes"]] == [
+        ("model.width", []),
+        ("training.weight_decay", []),
+    ]
+    assert sweep["claim"].startswith("None of the paper's: a search")  # whatever experiment was searched
+    assert sweep["verdict"].startswith("3 trials: 3 complete.\nThe best of them, to minimize train/loss:\n")
+    assert [line.split()[0] for line in sweep["verdict"].splitlines()[3:]] == ["2", "1", "0"]
+    # It is a table, whose columns stand one under the other.
+    assert '<pre class="verdict"><strong>Verdict:</strong> 3 trials: ' in read(outputs / "figure2" / "report.html")
+    [sweep] = report("figure2", where={"model.width": 8})["sweeps"]  # the best of all is none of these
     assert (sweep["claim"], sweep["verdict"]) == (None, None)
+    made.finished_run(outputs, "search", {}, {100: {"train/loss": 1}})  # a name makes no search
+    assert report("search")["sweeps"][0]["claim"] is None
 
 
 # -------------------------------------------------------------------------------------------------------------- details
@@ -392,6 +459,19 @@ def test_what_does_not_fit_is_left_out_step_by_step_and_said(outputs: Path, seed
     assert "Curves of groups are left out" in data["left_out"]
 
 
+def test_curves_of_more_evaluations_than_a_picture_shows_are_thinned_and_that_is_said(outputs: Path) -> None:
+    made.finished_run(outputs, "s", {}, {step: {"train/loss": step} for step in range(1, 402)})
+    data = report("s")
+    assert data["left_out"] == (
+        "Curves of groups are thinned to 200 points to keep this page small. "
+        "Curves of runs are thinned to 200 points at most."
+    )
+    [detail], [group] = details_of(data), data["groups"]
+    assert detail is not None
+    assert len(detail["curves"]["step"]) == len(group["curves"]["step"]) == 200
+    assert detail["curves"]["step"][-1] == group["curves"]["step"][-1] == 401
+
+
 # -------------------------------------------------------------------------------------------------- commands of runs
 
 CONFIGS: list[dict[str, Any]] = [
@@ -458,7 +538,7 @@ def test_nothing_that_a_user_has_written_gets_out_of_its_place(outputs: Path) ->
     run = made.finished_mice_run(outputs, name)
     run.path.joinpath("vocabulary.json").write_text(json.dumps([HOSTILE, *"abcdef"]))
     failed = made.failed_run(outputs, name, {})
-    failed.set_state("failed", reason=f"{HOSTILE} {{{{library}}}}", step=1)
+    failed.set_state("failed", reason=f"{HOSTILE} {{{{library}}}}\u202e", step=1)
     path = write_report([outputs / name])
     text = read(path)
     for written in ("alert(1)</script>", "<img", "\u202e"):

@@ -54,14 +54,13 @@ def _section(sweep: Mapping[str, Any]) -> str:
     for name in ("claim", "verdict"):
         if sweep[name]:
             told = "<br>".join(map(_escaped, sweep[name].splitlines()))
-            lines.append(f'<p class="{name}"><strong>{name.capitalize()}:</strong> {told}</p>')
+            tag = "pre" if sweep["search"] and name == "verdict" else "p"  # a search's is a table
+            lines.append(f'<{tag} class="{name}"><strong>{name.capitalize()}:</strong> {told}</{tag}>')
     lines.append(f'<p class="states">{runs:,} run{"s" * (runs != 1)}: {_escaped(states)}</p>')
     if sweep["command"]:
         lines.append(f'<p class="command"><code>{_escaped(sweep["command"])}</code></p>')
     if sweep["failures"]:
-        told = "".join(
-            f"<li>{each['count']:,} failed: {html.escape(each['reason'])}</li>" for each in sweep["failures"]
-        )
+        told = "".join(f"<li>{each['count']:,} failed: {_escaped(each['reason'])}</li>" for each in sweep["failures"])
         lines.append(f'<ul class="failures">{told}</ul>')
     body = "\n".join(lines)
     return f'<section class="sweep">\n{body}\n</section>'

@@ -26,9 +26,10 @@ from tc_sweeps.report.frame import (
     over_seeds,
     own_figure,
     swept_keys,
+    to_the_end,
     together,
 )
-from tc_sweeps.report.html.details import LEAST_THRESHOLDS, details, read_survival, spread
+from tc_sweeps.report.html.details import LEAST_THRESHOLDS, MOST_EVALUATIONS, details, read_survival, spread
 from tc_sweeps.report.html.numbers import dumps, number, numbers, plain
 from tc_sweeps.report.html.page import pack
 from tc_sweeps.report.intervals import SHARES, clipped
@@ -60,7 +61,8 @@ class Axis:
     @property
     def numeric(self) -> bool:
         """Whether all values are numbers, so that they have a place on a line."""
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+        shown = map(plain, self.values)
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in shown)
 
 
 def gather(sweeps: Sequence[str | Path], where: Where | None = None) -> Gathered:
@@ -101,6 +103,7 @@ def _sweep(folder: SweepFolder, name: str, runs: pd.DataFrame, where: Where | No
     return {
         "name": name,
         "experiment": folder.plan["experiment"],
+        "search": folder.is_search,
         "command": folder.plan.get("command"),
         "claim": claim,
         "verdict": verdict,
@@ -110,9 +113,12 @@ def _sweep(folder: SweepFolder, name: str, runs: pd.DataFrame, where: Where | No
 
 
 def _judged(folder: SweepFolder, where: Where | None) -> tuple[str | None, str | None]:
-    """Return the claim of the experiment that a sweep is of and what its runs say about it, where that can be said."""
+    """Return the claim of the experiment that a sweep is of and what its runs say about it, where that can be said.
+
+    Of a search it is what came out best of all trials, as of its figure: nothing where a filter leaves some out.
+    """
     experiment = own_figure(folder)
-    if experiment is None or folder.is_search:
+    if experiment is None or (folder.is_search and where):
         return None, None
     from tc_sweeps.report.figures import figure_module  # draws with matplotlib, which no other part of this needs
 
@@ -160,6 +166,8 @@ class Gathered:
         places = 500 + 4 * len(self.runs)  # where each run's details are, and what is left out
         told = details(self.folders, [self._stands_for(members) for members in self.members], room - size - places)
         left_out = [told.left_out] if told.left_out else []
+        if longest > MOST_EVALUATIONS:
+            left_out.insert(0, f"Curves of runs are thinned to {MOST_EVALUATIONS} points at most.")
         if points < longest:
             thinned = f"thinned to {points} points" if points else "left out"
             left_out.insert(0, f"Curves of groups are {thinned} to keep this page small.")
@@ -175,9 +183,11 @@ class Gathered:
     @cached_property
     def axes(self) -> list[Axis]:
         """The keys in which runs differ, the seed left out; the sweep first where there are several."""
-        keys = [*(["sweep"] if len(self.paths) > 1 else []), *swept_keys(self.runs)]
+        keys = [*(["sweep"] if self.runs["sweep"].nunique() > 1 else []), *swept_keys(self.runs)]
+        # Of what a search draws at random, no value comes twice: all keys would seem to go along.
+        searched = any(sweep["search"] for sweep in self.sweeps)
         axes = []
-        for key, *also in together(self.runs, keys):
+        for key, *also in [[key] for key in keys] if searched else together(self.runs, keys):
             values = list(dict.fromkeys(self.runs[key])) if key == "sweep" else in_order(self.runs[key])
             axes.append(Axis(key, also, values))
         return axes
@@ -267,8 +277,8 @@ class Gathered:
 
     @property
     def _xs(self) -> list[str]:
-        """The facts that differ between groups."""
-        return [name for name, column in self._facts.items() if len(set(column[~np.isnan(column)].tolist())) > 1]
+        """The facts that differ between groups as they are shown: means of one value may differ in their last digit."""
+        return [name for name, column in self._facts.items() if len(set(numbers(column)) - {None}) > 1]
 
     @cached_property
     def _final(self) -> dict[str, np.ndarray]:
@@ -305,6 +315,8 @@ class Gathered:
     def _curves(self) -> tuple[Curves, Curves, int]:
         """The means over seeds of all metrics at each step, and of artifacts per n-gram at each threshold.
 
+        Runs that have reached their target stand at later steps with what they have come to.
+
         Behind them stands how many evaluations a run has at most.
         """
         most = min(MOST_POINTS, max(10, ALL_POINTS // len(self.members)))
@@ -314,11 +326,16 @@ class Gathered:
         for batch in self._batches():
             evaluations, ratios = _Rows(), _Rows()
             for place, run in [(place, run) for place, runs in batch.items() for run in runs]:
-                evaluations.add(place, *self.folders[run].read_evaluations())
+                evaluations.add(place, run, *self.folders[run].read_evaluations())
                 thresholds, counts = read_survival(self.folders[run])
-                ratios.add(place, ["threshold", "ratio"], np.column_stack([thresholds, counts / self._ngrams[run]]))
+                ratio = np.column_stack([thresholds, counts / self._ngrams[run]])
+                ratios.add(place, run, ["threshold", "ratio"], ratio)
             longest = max(longest, evaluations.longest)
-            curves |= _means(evaluations.frame(), "step", self._candidates, most)
+            rows = evaluations.frame()
+            if len(rows):
+                state = self.runs["state"].to_numpy()[rows["run_id"].astype(int)]
+                rows = to_the_end(rows.assign(state=state), ["group"])
+            curves |= _means(rows, "step", self._candidates, most)
             survival |= _means(ratios.frame(), "threshold", ["ratio"], MOST_POINTS)
         return curves, survival, longest
 
@@ -373,15 +390,15 @@ class _Rows:
         self.longest = 0  # how many rows a run has at most
         self._parts: dict[tuple[str, ...], list[np.ndarray]] = {}  # by their columns
 
-    def add(self, group: int, columns: Sequence[str], values: np.ndarray) -> None:
+    def add(self, group: int, run: int, columns: Sequence[str], values: np.ndarray) -> None:
         """Add the rows of a run of a group."""
         self.longest = max(self.longest, len(values))
         if len(values):
-            rows = np.column_stack([np.full(len(values), group), values])
-            self._parts.setdefault(("group", *columns), []).append(rows)
+            about = np.tile([group, run], (len(values), 1))
+            self._parts.setdefault(("group", "run_id", *columns), []).append(np.hstack([about, values]))
 
     def frame(self) -> pd.DataFrame:
-        """Return all rows, with a column `group`."""
+        """Return all rows, with the columns `group` and `run_id` (its place among all)."""
         frames = [pd.DataFrame(np.concatenate(rows), columns=list(names)) for names, rows in self._parts.items()]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
@@ -392,7 +409,7 @@ def _means(frame: pd.DataFrame, place: str, names: Sequence[str], most: int) -> 
     Of more places than `most`, as many, evenly spread.
     """
     frame = frame.reindex(columns=["group", place, *names])
-    if frame.empty:
+    if frame.empty or not names:  # none, where no run had been evaluated when the table of runs was read
         return {}
     table = clipped(over_seeds(frame, ["group", place], names))
     rows = len(table) // len(names)  # the same groups and places for every name
