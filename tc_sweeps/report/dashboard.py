@@ -70,9 +70,7 @@ def survey(sweep: SweepFolder) -> Shown:
     metrics = [metric for metric in METRICS if metric in runs and runs[metric].notna().any()]
     if not metrics:
         raise ConfigError(f"No run of the sweep '{name}' was evaluated yet: there is nothing to show at W&B.")
-    axes = swept_keys(runs)
-    if not sweep.is_search:  # of what a search draws at random, no value comes twice: all keys would seem to go along
-        axes = [first for first, *_ in together(runs, axes)]
+    axes = [first for first, *_ in together(runs, swept_keys(runs), searched=sweep.is_search)]
     sizes = [size for size in SIZES if size in runs and runs[size].notna().any()]
     return Shown(
         sweep=name,

@@ -276,11 +276,14 @@ def swept_keys(frame: pd.DataFrame) -> list[str]:
     return [key for key in several if not _follows(frame, key)]
 
 
-def together(frame: pd.DataFrame, keys: Sequence[str]) -> list[list[str]]:
+def together(frame: pd.DataFrame, keys: Sequence[str], *, searched: bool = False) -> list[list[str]]:
     """Return the keys in groups: those that go along with each other one to one, as axes do that are zipped.
 
-    For the widths 8, 8, 16 the rates 2, 2, 1 go along, and the rates 2, 1, 1 do not.
+    For the widths 8, 8, 16 the rates 2, 2, 1 go along, and the rates 2, 1, 1 do not. With `searched` every key is a
+    group of its own: of what a search draws at random no value comes twice, and all keys would seem to go along.
     """
+    if searched:
+        return [[key] for key in keys]
     groups: list[list[str]] = []
     for key in keys:
         for group in groups:

@@ -184,10 +184,9 @@ class Gathered:
     def axes(self) -> list[Axis]:
         """The keys in which runs differ, the seed left out; the sweep first where there are several."""
         keys = [*(["sweep"] if self.runs["sweep"].nunique() > 1 else []), *swept_keys(self.runs)]
-        # Of what a search draws at random, no value comes twice: all keys would seem to go along.
         searched = any(sweep["search"] for sweep in self.sweeps)
         axes = []
-        for key, *also in [[key] for key in keys] if searched else together(self.runs, keys):
+        for key, *also in together(self.runs, keys, searched=searched):
             values = list(dict.fromkeys(self.runs[key])) if key == "sweep" else in_order(self.runs[key])
             axes.append(Axis(key, also, values))
         return axes
