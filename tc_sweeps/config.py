@@ -85,6 +85,9 @@ METRICS = (
     "artifacts/diagonal",
     "artifacts/unseen_confident_rate",
     "artifacts/labelled_share",
+    "artifacts/count_low",
+    "artifacts/count_high",
+    "artifacts/doubtful_share",
     "generalization/count",
     "generalization/recall",
     "generalization/attainable_recall",
@@ -422,12 +425,37 @@ class Training:
 
 
 @dataclass
+class Sampling:
+    """How artifacts are estimated where their contexts are too many to count (tc_sweeps/artifacts/sampling.py)."""
+
+    # uniform: any context as likely as another; stratified: by what the data say of its tokens, most where most is
+    # uncertain; importance: by what the model says of its end, for artifacts that are rare.
+    method: str = key("stratified", absent="stratified")
+    contexts: int = key(20_000, absent=20_000)  # drawn at most, of each member: an interval within a few percent
+    # A budget of time; what it leaves room for differs from machine to machine, and so do the numbers. null: none.
+    seconds: float | None = key(None, absent=None)
+    # Stop at this half width of the interval, as a share of the estimate; null: draw all that the budget allows.
+    relative_error: float | None = key(None, absent=None)
+
+
+@dataclass
 class Artifacts:
-    """What is counted."""
+    """What is counted, and how."""
 
     threshold: float = key(0.5)  # at 1/2 a context has at most one artifact; the survival curve covers the rest
     order: int | None = key(None)  # null: data.order
     contexts: str | None = key(None)  # all, typed, or null: the world's choice
+    # conditional: P(last token | context) above the threshold; joint: P(sentence) above epsilon, all of them listed
+    measure: str = key("conditional", absent="conditional")
+    epsilon: float | None = key(None, absent=None)  # of measure=joint; null: 1 / (2 N) with N training sentences
+    # auto: exact (the fastest engine of the device) up to `exact_ngrams`, sampled beyond; reference: float64 throughout;
+    # chunked: float32, rows in doubt decided in float64. Exact engines return the same numbers.
+    engine: str = key("auto", absent="auto")
+    exact_ngrams: float = key(1e11, absent=1e11)  # a run's n-grams that auto still counts: minutes on one core
+    sampling: Sampling = field(default_factory=Sampling)
+    # Which artifacts artifacts.parquet holds: the most confident ones, all, or as many drawn at random.
+    keep: str = key("top-k", absent="top-k")
+    kept: int = key(10_000, absent=10_000)  # at most, unless all are kept: a table of that many is 200 kB
     memory_mib: int = key(256, identity=False)  # bound on what a count holds at once, above the model
 
 
@@ -704,8 +732,54 @@ def _check(config: Config) -> None:
         f"artifacts.order={artifacts.order} must lie between 2 and data.order={order}.",
     )
     _one_of("artifacts.contexts", artifacts.contexts, (None, "all", "typed"))
-    _at_least(1, artifacts__memory_mib=artifacts.memory_mib)
+    _check_counting(config)
     _one_of("tracking.mode", config.tracking.mode, ("offline", "online", "none"))
+
+
+def _check_counting(config: Config) -> None:
+    artifacts, sampling = config.artifacts, config.artifacts.sampling
+    _at_least(1, artifacts__memory_mib=artifacts.memory_mib)
+    _one_of("artifacts.measure", artifacts.measure, ("conditional", "joint"))
+    _one_of("artifacts.engine", artifacts.engine, ("auto", "reference", "chunked", "sampled"))
+    _one_of("artifacts.keep", artifacts.keep, ("top-k", "all", "sample"))
+    _at_least(1, artifacts__kept=artifacts.kept, artifacts__exact_ngrams=artifacts.exact_ngrams)
+    _one_of("artifacts.sampling.method", sampling.method, ("uniform", "stratified", "importance"))
+    _at_least(100, artifacts__sampling__contexts=sampling.contexts)
+    for name in ("seconds", "relative_error"):
+        value = getattr(sampling, name)
+        _require(
+            value is None or (math.isfinite(value) and value > 0),
+            f"artifacts.sampling.{name}={value} must be greater than 0.",
+        )
+    _require(
+        artifacts.engine != "sampled" or config.objective.outside.contexts != "mined",
+        "artifacts.engine=sampled looks at some contexts only: objective.outside.contexts=mined needs all of them.",
+    )
+    if artifacts.measure == "joint":
+        _require(
+            artifacts.epsilon is None or 0 < artifacts.epsilon < 1,
+            f"artifacts.epsilon={artifacts.epsilon} must lie between 0 and 1.",
+        )
+        _require(
+            config.objective.positions == "all",
+            "artifacts.measure=joint needs objective.positions=all: the probability of a sentence is that of each of "
+            "its tokens.",
+        )
+        _require(
+            config.objective.outside.contexts != "mined",
+            "artifacts.measure=joint looks at sentences, not at every context: no contexts can be mined.",
+        )
+        _require(
+            artifacts.engine == "auto",
+            f"artifacts.engine={artifacts.engine} with artifacts.measure=joint: sentences are found by a search over "
+            "prefixes, whatever the engine; leave it at auto.",
+        )
+    else:
+        _require(
+            artifacts.epsilon is None,
+            f"artifacts.epsilon={artifacts.epsilon} is of artifacts.measure=joint; artifacts.threshold is that of "
+            "conditional probabilities.",
+        )
 
 
 def _check_objective(config: Config) -> None:
@@ -857,3 +931,10 @@ def _make_choices(config: Config) -> None:
     model.vo_width = model.vo_width or model.width // model.heads
     artifacts.order = artifacts.order or data.order
     artifacts.contexts = artifacts.contexts or data.contexts
+    # What would be done if another engine or measure were chosen is no part of the run either.
+    if artifacts.measure == "joint" or artifacts.engine != "auto":
+        artifacts.exact_ngrams = Artifacts.exact_ngrams
+    if artifacts.measure == "joint" or artifacts.engine in ("reference", "chunked"):
+        artifacts.sampling = Sampling()
+    if artifacts.keep == "all":
+        artifacts.kept = Artifacts.kept
