@@ -448,7 +448,7 @@ class Artifacts:
     # conditional: P(last token | context) above the threshold; joint: P(sentence) above epsilon, all of them listed
     measure: str = key("conditional", absent="conditional")
     epsilon: float | None = key(None, absent=None)  # of measure=joint; null: 1 / (2 N) with N training sentences
-    # auto: exact (the fastest engine of the device) up to `exact_ngrams`, sampled beyond; reference: float64 throughout;
+    # auto: exact up to `exact_ngrams`, sampled beyond; reference: float64 throughout;
     # chunked: float32, rows in doubt decided in float64. Exact engines return the same numbers.
     engine: str = key("auto", absent="auto")
     exact_ngrams: float = key(1e11, absent=1e11)  # a run's n-grams that auto still counts: minutes on one core
