@@ -20,7 +20,11 @@ from torch import Tensor
 
 from tc_sweeps.corpus.randomness import judged
 
-__all__ = ["Block", "Contexts", "CountedModel", "chunks"]
+__all__ = ["TILE", "Block", "Contexts", "CountedModel", "chunks"]
+
+# Rows are read in multiples of this: a product of matrices adds up its last odd rows in another order, and which rows
+# these are would depend on the blocks, and so on the stack that a member is in.
+TILE = 16
 
 # Entries of a block, per member, at least and at most. On a CPU: what stays in the cache and needs no new pages of
 # memory for a few members, and enough work per member for many. On CUDA: what fills the device.
