@@ -238,6 +238,7 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
         **counted(first),
         threshold=first.artifacts.threshold,
         memory_mib=first.artifacts.memory_mib,
+        engine=first.artifacts.engine,
         device=device,
         positions=first.objective.positions,
         sees_multisets=first.model.layers == 1 and not first.model.positions,

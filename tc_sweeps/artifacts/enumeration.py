@@ -46,7 +46,7 @@ def most_confident(
     bar = -math.log(threshold)
     kept = torch.empty(0, order, dtype=torch.int64)
     confidence = torch.empty(0)
-    for block in numbered.blocks(numbered.rows_at_once(doubles, memory_mib << 20)):
+    for block in numbered.blocks(numbered.sizes(doubles, memory_mib << 20).piece):
         logits_1CU, error_1C = screened_logits(block.hidden(doubles), operand, bar)
         log_p_CV = torch.log_softmax(logits_1CU.mul_(math.log(2)), dim=-1)[0, :, : doubles.vocab_size]
         # Whatever may be above the threshold, rows that float32 cannot hold among it; float64 decides below.
