@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tc_sweeps.report.frame import find_sweep, load_sweep, metric_names, over_seeds, swept_keys
-from tc_sweeps.report.intervals import clipped, plain, spell
+from tc_sweeps.report.intervals import plain, spell
 from tc_sweeps.report.where import Where, name_where
 from tc_sweeps.store.files import replace
 
@@ -50,7 +50,7 @@ def write_table(sweep: str | Path, *, where: Where | None = None, every: bool = 
     replace(results, lambda path: runs.to_csv(path, index=False))
     parts = [_runs_text(runs, keys, results.name)]
     if metrics:
-        summary = clipped(over_seeds(finished, keys, metrics))
+        summary = over_seeds(finished, keys, metrics)
         written.append(folder.path / f"summary{name_where(where)}.csv")
         replace(written[-1], lambda path: summary.to_csv(path, index=False))
         parts.append(_summary_text(summary, keys, len(finished)))
@@ -84,7 +84,10 @@ def _summary_text(summary: pd.DataFrame, keys: Sequence[str], finished: int) -> 
                 zip(rows["mean"], rows["low"], rows["high"], rows["runs"], strict=True)
             )
         ]
-    what = f"{finished} finished run{'s' * (finished != 1)}: mean [low, high], 95 % Student t intervals over seeds.\n"
+    what = (
+        f"{finished} finished run{'s' * (finished != 1)}: mean [low, high], 95 % Student t intervals over seeds.\n"
+        "Intervals are as computed; figures end them where the metric does, as at 0 and 1 for a share.\n"
+    )
     return what + columns_text(cells, repeated=len(keys) + 1)
 
 

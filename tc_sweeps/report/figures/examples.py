@@ -159,9 +159,7 @@ def _draw_panel(axes: Axes, table: pd.DataFrame) -> None:
 
 def _interval(rows: pd.DataFrame) -> Interval:
     """Return the mean of probabilities with its interval, which ends at 0 and 1 as they do."""
-    value = student_t(rows["probability"])
-    low, high = np.clip([value.low, value.high], 0, 1).tolist()
-    return Interval(value.mean, low, high, value.seeds)
+    return student_t(rows["probability"]).within(0, 1)
 
 
 def _is_artifact(rows: pd.DataFrame) -> bool | None:
