@@ -32,6 +32,7 @@ ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "#8A8A8A"
 GENERALIZATION, HALLUCINATION = "#0072B2", "#D55E00"
 LINES = ["-", "--", ":", "-."]
 HATCHES = {"--": "////", ":": "....", "-.": "\\\\\\\\"}  # of a band, by the style of its line
+FAINT: Any = {"linewidth": 0.9, "alpha": 0.5}  # a curve where only some of its runs have a value
 DASHES = MarkerPath([(-3, 0), (-1.8, 0), (-0.6, 0), (0.6, 0), (1.8, 0), (3, 0)], [1, 2] * 3)  # move to, line to
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
@@ -131,13 +132,35 @@ def draw_means(
 
 
 def draw_band(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, linestyle: str = "-") -> None:
-    """Draw a mean as a line and its interval as a band against the column `x`; bands are told apart as their lines."""
+    """Draw a mean as a line and its interval as a band against the column `x`; bands are told apart as their lines.
+
+    Where fewer of its runs have a value than elsewhere the line is as `draw_curve` has it, without a band.
+    """
     table = clipped(table).sort_values(x)
-    axes.plot(table[x], table["mean"], color=colour, linestyle=linestyle)
+    whole = ~fewer(table)
+    draw_curve(axes, table[x], table["mean"], whole, color=colour, linestyle=linestyle)
     band: Any = {"facecolor": colour, "alpha": 0.18, "linewidth": 0}
     if linestyle != "-":
         band = {"facecolor": "none", "edgecolor": colour, "alpha": 0.5, "linewidth": 0.5, "hatch": HATCHES[linestyle]}
-    axes.fill_between(table[x], table["low"], table["high"], **band)
+    axes.fill_between(table[x], table["low"], table["high"], where=whole, **band)
+
+
+def draw_curve(axes: Axes, x: pd.Series[float], y: pd.Series[float], whole: pd.Series[bool], **options: Any) -> None:
+    """Draw a curve of means over runs, which is faint where it is not `whole`: where some of the runs have no value."""
+    if not whole.all():
+        axes.plot(x, y, **{**options, **FAINT, "marker": ""})
+    axes.plot(x, y.where(whole), **options)
+
+
+def fewer(table: pd.DataFrame) -> pd.Series[bool]:
+    """Return where in a curve of `over_seeds` fewer runs have a value than at its other points."""
+    runs: pd.Series[int] = table["runs"]
+    return runs < runs.max()
+
+
+def fewer_entry() -> Line2D:
+    """Return the legend's entry for what `draw_curve` draws faint."""
+    return line("faint: some of its runs have no value", **FAINT)
 
 
 def draw_ceiling(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, joined: bool = True) -> None:

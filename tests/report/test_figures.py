@@ -270,8 +270,53 @@ def test_kinships_names_its_two_measures_of_hallucination_and_hatches_a_second_b
     assert middle.get_ylabel() == "hallucinations as a share of labelled artifacts"
     assert right.get_ylabel() == "hallucinations per labelled unseen context"
     assert right.get_title() == "hallucination rate per context against recall"
-    assert figure.get_suptitle() == "mean and 95 % Student t interval over seeds (3 runs a curve)"
+    assert figure.get_suptitle() == (
+        "mean and 95 % Student t interval over seeds (3 runs a curve); on the right means alone, with a marker where "
+        "training ends"
+    )
+    assert "faint: some of its runs have no value" not in [text.get_text() for text in figure.legends[0].get_texts()]
     assert {band.get_hatch() for band in left.collections} == {None, "////"}  # widths 32 and 64
+
+
+def test_kinships_is_faint_where_a_share_is_undefined_in_some_seeds(outputs: Path) -> None:
+    for seed, shares in enumerate([(0.9, 0.6, 0.4), (float("nan"), 0.5, 0.3), (float("nan"), 0.4, 0.2)]):
+        evaluations = {
+            step: {"generalization/recall": 0.1, "hallucination/share": share, "hallucination/per_context": 0.2}
+            for step, share in zip((10, 20, 30), shares, strict=True)
+        }
+        overrides = {"data.name": "kinships", "data.held_out_fraction": 0.5, "seed": seed}
+        made.finished_run(outputs, "kinships", overrides, evaluations)
+    figure = kinships.draw(outputs / "kinships")
+    faint, line = figure.axes[1].lines
+    assert np.asarray(faint.get_ydata()).tolist() == pytest.approx([0.9, 0.5, 0.3])
+    assert np.isnan(line.get_ydata()[0])
+    assert np.asarray(line.get_ydata())[1:].tolist() == pytest.approx([0.5, 0.3])
+    assert faint.get_alpha() == figure.legends[0].get_lines()[-1].get_alpha() == style.FAINT["alpha"]
+    assert line.get_alpha() is None
+    [band] = figure.axes[1].collections
+    assert {x for path in band.get_paths() for x, _ in path.vertices} == {20, 30}
+    assert figure.legends[0].get_texts()[-1].get_text() == "faint: some of its runs have no value"
+    assert len(figure.axes[0].lines) == 1  # recall has a value in all of them
+    assert "(3 runs a curve)" in figure.get_suptitle()
+
+
+def test_kinships_keeps_runs_that_have_reached_their_target(outputs: Path) -> None:
+    for seed, steps in enumerate([(10, 20), (10, 20, 30)]):
+        evaluations = {
+            step: {"generalization/recall": (seed + 1) * step / 100, "hallucination/share": 0.5} for step in steps
+        }
+        overrides = {"data.name": "kinships", "data.held_out_fraction": 0.5, "seed": seed}
+        made.finished_run(outputs, "kinships", overrides, evaluations)
+    [line] = kinships.draw(outputs / "kinships").axes[0].lines
+    assert np.asarray(line.get_ydata()).tolist() == pytest.approx([0.15, 0.3, 0.4])  # 0.2 stays, 0.6 is reached
+    assert "recall 0.4 [" in kinships.verdict(outputs / "kinships")
+
+
+def test_kinships_says_what_grows_together(outputs: Path) -> None:
+    made.kinships_sweep(outputs, seeds=[0, 1])
+    assert "correlation of recall with hallucinations per context over training" in kinships.verdict(
+        outputs / "kinships"
+    )
 
 
 @pytest.mark.parametrize(
@@ -542,6 +587,23 @@ def test_dynamics_draws_a_panel_for_each_world_and_config(outputs: Path) -> None
         "excess loss (geometric mean)",
     ]
     assert figure.get_suptitle() == "mean and 95 % Student t interval over seeds (2 to 3 runs a curve)"
+
+
+def test_dynamics_keeps_runs_that_have_reached_their_target(outputs: Path) -> None:
+    for seed, steps in enumerate([(1, 10), (1, 10, 100)]):
+        evaluations = {
+            step: {
+                "train/accuracy": 1,
+                "train/excess_loss": 0.1,
+                "generalization/recall": (seed + 1) * 0.1,
+                "hallucination/share": 0.5,
+            }
+            for step in steps
+        }
+        made.finished_run(outputs, "dynamics", {"data.name": "kinships", "seed": seed}, evaluations)
+    upper, lower = dynamics.draw(outputs / "dynamics").axes
+    assert drawn(upper, style.GENERALIZATION) == [pytest.approx([0.15, 0.15, 0.15])]
+    assert len(drawn(lower, style.COLOURS[-1])[0]) == 3
 
 
 def test_dynamics_has_room_for_rates_above_one(outputs: Path) -> None:
