@@ -294,7 +294,7 @@ def table(arguments: argparse.Namespace) -> None:
 
 def figure(arguments: argparse.Namespace) -> None:
     """Draw the figure of a sweep."""
-    from tc_sweeps.report import draw_experiment, draw_xy, parse_where
+    from tc_sweeps.report import draw_experiment, draw_xy, left_out, parse_where
 
     where = parse_where(arguments.where)
     given = {name for name in ("experiment", "x", "y", "by") if getattr(arguments, name)}
@@ -309,7 +309,8 @@ def figure(arguments: argparse.Namespace) -> None:
         )
     if "y" not in given:
         raise ConfigError("--x needs --y: a metric or a fact, as in --y artifacts/per_ngram.")
-    print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by, where=where))
+    path = draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by, where=where)
+    print("\n".join(filter(None, [left_out(arguments.sweep, where), str(path)])))
 
 
 def report(arguments: argparse.Namespace) -> None:

@@ -199,6 +199,16 @@ def load_finished(sweep: str | Path, where: Where | None = None) -> pd.DataFrame
     return finished.reset_index(drop=True)
 
 
+def left_out(sweep: str | Path, where: Where | None = None) -> str:
+    """Return in a sentence which runs are in no figure, as `load_finished` has it; nothing where all have finished."""
+    states = load_sweep(sweep, where=where)["state"]
+    others = states[states != "finished"]
+    if others.empty:
+        return ""
+    told = ", ".join(f"{count} {state}" for state, count in others.value_counts().sort_index().items())
+    return f"{len(others)} of {len(states)} runs {'is' if len(others) == 1 else 'are'} left out: {told}."
+
+
 def load_curves(sweep: str | Path, *, where: Where | None = None) -> pd.DataFrame:
     """Return one row per run and evaluation: `step`, each metric, and the run's id, state, config keys and facts.
 

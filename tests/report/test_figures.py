@@ -14,9 +14,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tc_sweeps.config import ConfigError
-from tc_sweeps.report import draw_experiment, draw_xy, experiments, load_sweep, style
-from tc_sweeps.report.curves import figure_xy
+from tc_sweeps.cli import main
+from tc_sweeps.config import METRICS, ConfigError
+from tc_sweeps.report import draw_experiment, draw_xy, experiments, left_out, load_sweep, style
+from tc_sweeps.report.curves import figure_xy, labelled
 from tc_sweeps.report.figures import Drawing, contradictions, dynamics, examples, figure2, figure3, kinships
 from tc_sweeps.report.where import spell_where
 
@@ -338,10 +339,37 @@ def test_a_figure_of_some_runs_says_so_and_has_its_own_name(
     make(outputs)
     drawing = draw_experiment(sweep, where=where)
     check(drawing, name or "figure2_where_objective.positions=all_and_data.num_sentences=500,1000")
-    assert str(drawing).startswith(f"Runs:    those with {spell_where(where)}\nClaim:")
+    assert str(drawing).startswith(f"Runs:    those with {spell_where(where)}")
+    assert drawing.left_out == ("1 of 7 runs is left out: 1 failed." if sweep == "figure2" else "")
     assert drawing.verdict != module.verdict(outputs / sweep)
     title = module.draw(outputs / sweep, where).get_suptitle()
     assert title.endswith(f"\nruns with {spell_where(where)}")
+
+
+def test_a_figure_says_which_runs_have_not_finished(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        made.finished_random_run(outputs, "figure2", {"seed": seed}, ratio=lambda _: 18)
+    drawing = draw_experiment("figure2")
+    assert drawing.left_out == ""
+    assert str(drawing).startswith("Claim:")
+    made.failed_run(outputs, "figure2", {"seed": 2})
+    assert left_out("figure2") == "1 of 3 runs is left out: 1 failed."
+    assert left_out("figure2", {"seed": [0, 1]}) == ""
+    made.failed_run(outputs, "figure2", {"seed": 3})
+    made.begin(outputs, "figure2", {"seed": 4}).set_state("running", step=5)  # nobody holds its lease
+    sentence = "3 of 5 runs are left out: 2 failed, 1 interrupted."
+    figures: list[Figure] = []
+    monkeypatch.setattr("tc_sweeps.report.figures.save", lambda figure, path: figures.append(figure) or [path])
+    assert str(draw_experiment("figure2")).startswith(f"Runs:    {sentence}\nClaim:")
+    assert figures[0].get_suptitle().endswith(f"(2 runs a point)\n{sentence}")
+    assert figure_xy(outputs / "figure2", "step", "train/loss").get_suptitle().endswith(f"\n{sentence}")
+    monkeypatch.setattr("sys.argv", ["tc-sweeps", "figure", "figure2", "--x", "step", "--y", "train/loss"])
+    main()
+    said, path = capsys.readouterr().out.splitlines()
+    assert said == sentence
+    assert path.endswith("train_loss_against_step.png")
 
 
 def test_any_metric_against_any_key(outputs: Path) -> None:
@@ -399,6 +427,55 @@ def test_whole_numbers_have_whole_ticks(outputs: Path) -> None:
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1, 2]
 
 
+def test_few_values_have_a_tick_each(outputs: Path) -> None:
+    for decay in (0.0, 0.1, 0.25):
+        made.finished_random_run(outputs, "s", {"training.weight_decay": decay}, ratio=lambda _: 18)
+    axes = figure_xy(outputs / "s", "training.weight_decay", "train/loss").axes[0]
+    assert list(axes.get_xticks()) == [0, 0.1, 0.25]
+    assert [axes.xaxis.get_major_formatter()(tick) for tick in (0, 0.1, 0.25, 1.5, 1000)] == [
+        *("0", "0.1", "0.25", "1.5", "1,000")
+    ]
+
+
+def test_ticks_that_would_not_fit_are_left_out() -> None:
+    axes = style.new_figure(6, 4).subplots()
+    style.ticks_at(axes, [0, 0.01, 1, 2, 3], most=4)
+    assert list(axes.get_xticks()) == [0, 1, 2, 3]
+    style.ticks_at(axes, [0, 1, 2, 3, 4], most=4)
+    assert list(axes.get_xticks()) == [0, 2, 4]
+    style.ticks_at(axes, [0, 1, 2, 3], most=4)
+    assert list(axes.get_xticks()) == [0, 1, 2, 3]
+    style.ticks_at(axes, [5], most=4)
+    assert list(axes.get_xticks()) == [5]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_has_its_unit_beside_the_axis(metric: str) -> None:
+    name, bracket, words = labelled(metric).replace("\n", " ").partition(" (")
+    assert (name, bracket) == (metric, " (")
+    assert words.endswith(", judge's half)" if metric.startswith("judge/") else ")")
+    assert all(len(line) < 48 for line in labelled(metric).split("\n"))
+
+
+def test_points_that_a_seed_has_not_fitted_are_hollow(outputs: Path) -> None:
+    for width, accuracies in ((8, (0.5, 1.0)), (16, (1.0, 1.0))):
+        for seed, accuracy in enumerate(accuracies):
+            overrides = {"model.width": width, "seed": seed}
+            made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18, accuracy=accuracy)
+    figure = figure_xy(outputs / "s", "model.width", "train/loss")
+    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in points}
+    assert faces == {8: "white", 16: style.COLOURS[0]}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["under-fitted in a seed"]
+    assert not figure_xy(outputs / "s", "model.width", "train/loss", where={"model.width": 16}).legends
+
+
+def test_where_the_fit_is_not_known_points_are_full(outputs: Path) -> None:
+    made.finished_run(outputs, "s", {}, {10: {"artifacts/count": 3}})
+    figure = figure_xy(outputs / "s", "model.width", "artifacts/count")
+    assert not figure.legends
+
+
 WIDTHS = {"model.width": [8, 16]}
 TWO = {**WIDTHS, "training.weight_decay": [0.0, 0.1]}
 THREE = {**TWO, "objective.positions": ["all", "last"]}
@@ -430,7 +507,7 @@ def test_an_axis_that_is_left_gets_lines_of_its_own(
 ) -> None:
     figure = figure_xy(product_sweep(outputs, axes), x, "train/loss", by, where)
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == lines
-    title = "mean and 95 % Student t interval over seeds (2 runs a point)"
+    title = f"mean and 95 % Student t interval over seeds (2 runs a {'curve' if x == 'step' else 'point'})"
     assert figure.get_suptitle() == title + (f"\nruns with {spell_where(where)}" if where else "")
 
 
@@ -463,7 +540,7 @@ def test_axes_that_go_along_with_each_other_are_one(outputs: Path) -> None:
         made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18)
     figure = figure_xy(outputs / "s", "step", "train/loss")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["width 8", "width 16"]
-    assert figure.get_suptitle() == "1 run a point"
+    assert figure.get_suptitle() == "1 run a curve"
 
 
 def test_a_title_counts_the_runs_in_which_the_metric_is_defined(outputs: Path) -> None:

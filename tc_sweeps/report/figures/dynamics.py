@@ -206,7 +206,7 @@ def _told(panel: _Panel) -> tuple[str, str, int]:
     runs = [run.sort_values("step") for _, run in panel.curves.groupby("run_id")]
     found = pd.DataFrame([_milestones(run, panel.wrong) for run in runs])
     last = _share([run[RECALL].iloc[-1] for run in runs])
-    most = student_t([run[panel.wrong].max() for run in runs])
+    most = student_t([run[panel.wrong].max() for run in runs]).within(0, math.inf)
     best = _share([run[ACCURACY].max() for run in runs])
     first, order = _order(_interval_of_ratio(found["recall"] / found["wrong"]))
     jumps = int(found["jumps"].sum())

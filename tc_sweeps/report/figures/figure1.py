@@ -48,7 +48,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     names = run.read_vocabulary() or [str(token) for token in range(len(data_VVV))]
     artifacts = bool((confident_VVV & ~data_VVV).any())
     figure = style.new_figure(13, 4.8, solid=True)
-    figure.subplots_adjust(left=0, right=0.97, bottom=0.1, top=0.88 if where else 0.93, wspace=0.08)
+    figure.subplots_adjust(left=0, right=0.97, bottom=0.1, top=0.88, wspace=0.08)
     for place, (title, cells) in enumerate(panels):
         axes: Any = figure.add_subplot(1, 3, place + 1, projection="3d")
         for filled, colour, alpha in cells:
