@@ -128,7 +128,54 @@ def test_figure3_of_falling_curves_holds_and_leaves_out_what_does_not_fit(output
     check(drawing, "figure3")
     assert drawing.verdict.startswith("Holds at every threshold.")
     assert "Left out as not fully fitted: width 4 (3 of 3 runs)." in drawing.verdict
-    assert "at P > 0.1 it falls from 41.7 to 39.7" in drawing.verdict
+    assert "at P > 0.1 it falls from 41.7 to 39.7 (rank correlation -1 [-1, -1]), always above 10" in drawing.verdict
+
+
+@pytest.mark.parametrize(
+    ("ratios", "words", "start"),
+    [
+        (
+            (19, 16, 15, 16, 17),
+            "it is U-shaped: falls from 19.1 to 15.1 at 4,096 parameters and rises to 17.1",
+            "Does not",
+        ),
+        (
+            (15, 18, 19, 18, 17),
+            "it is an inverted U: rises from 15.1 to 19.1 at 4,096 parameters and falls",
+            "Does not",
+        ),
+        (
+            (19, 17, 15, 14, 14.5),
+            "it falls from 19.1 to 14.6 (rank correlation -0.9 [-0.9, -0.9], not at every",
+            "Holds",
+        ),
+        (
+            (14.5, 14, 15, 17, 19),
+            "it rises from 14.6 to 19.1 (rank correlation 0.9 [0.9, 0.9], not at every",
+            "Does not",
+        ),
+    ],
+)
+def test_figure3_calls_a_curve_that_turns_by_its_shape(
+    outputs: Path, ratios: tuple[float, ...], words: str, start: str
+) -> None:
+    for seed in (0, 1, 2):
+        for width, ratio in zip((8, 16, 32, 64, 128), ratios, strict=True):
+            overrides = {"model.width": width, "seed": seed}
+            made.finished_random_run(outputs, "figure3", overrides, ratio=lambda _, r=ratio: r)
+    verdict = draw_experiment("figure3").verdict
+    assert verdict.startswith(start)
+    assert f"at P > 0.5 {words}" in verdict
+
+
+def test_figure3_leaves_open_what_seeds_disagree_on(outputs: Path) -> None:
+    for seed, ratios in enumerate([(15, 16, 17), (18, 16, 14), (16, 18, 15)]):
+        for width, ratio in zip((8, 16, 32), ratios, strict=True):
+            overrides = {"model.width": width, "seed": seed}
+            made.finished_random_run(outputs, "figure3", overrides, ratio=lambda _, r=ratio: r)
+    verdict = draw_experiment("figure3").verdict
+    assert verdict.startswith("Cannot be said from these runs.")
+    assert "has no trend that stands out from the noise" in verdict
 
 
 @pytest.mark.parametrize(("slope", "word"), [(0.5, "rises"), (0.0, "is flat"), (-2.0, "is below 10 at")])
