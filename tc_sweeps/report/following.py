@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tc_sweeps.report.frame import chosen, find_sweep, swept_keys
-from tc_sweeps.report.sparkline import Curve
 from tc_sweeps.report.status import Run, run_frame, steps_done
 from tc_sweeps.report.where import Where, spell_value
 from tc_sweeps.store.folder import RunFolder
@@ -21,6 +20,7 @@ from tc_sweeps.store.sweep_folder import flat
 FEW_RUNS = 12  # up to so many have a row each, more are grouped by what is swept but the seed
 PACE_SECONDS = 600.0  # of which the pace is the mean
 
+Curve = list[tuple[int, float]]  # step and value, NaN where it is undefined
 _Stamp = tuple[int, int, int] | None  # when a file was written, which it is and how long; None: it is not there
 
 

@@ -373,9 +373,10 @@ def to_the_end(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     last = curves.groupby("run_id")["step"].transform("max")
     before = last < curves.groupby(group)["step"].transform("max")
     ends = curves.index[before & (curves["step"] == last) & (curves["state"] == "finished")]
+    steps_of = {name: np.unique(steps) for name, steps in curves["step"].groupby(group)}
     rows, steps = [*curves.index], curves["step"].tolist()
-    for row in ends:
-        later = sorted(set(curves.loc[(group == group[row]) & (curves["step"] > last[row]), "step"]))
+    for row, place, end in zip(ends, group[ends], last[ends], strict=True):
+        later = steps_of[place][steps_of[place] > end].tolist()
         rows += [row] * len(later)
         steps += later
     return curves.iloc[rows].assign(step=steps).reset_index(drop=True)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.console import Group as Stacked
 from rich.live import Live
@@ -19,9 +20,9 @@ from rich.text import Text
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.artifacts import printable_lines
 from tc_sweeps.report.following import Following, Group
-from tc_sweeps.report.frame import hint, listed, typed
+from tc_sweeps.report.frame import hint, listed, to_the_end, typed
 from tc_sweeps.report.intervals import plain
-from tc_sweeps.report.sparkline import average, mean_curve, sparkline
+from tc_sweeps.report.sparkline import average, sparkline
 from tc_sweeps.report.status import STATES, headline, is_done
 from tc_sweeps.report.table import MOST_RUNS, WIDTH
 from tc_sweeps.report.where import Where
@@ -118,7 +119,7 @@ def picture(
         room = max(1, room - 1)
         notes.append(f"{len(following.groups) - room:,} more rows: those in training come first.")
     shown = _most_active(following, room)
-    curves = {name: [_mean(following, group, name) for group in shown] for name in metrics or DEFAULT_METRICS}
+    curves = {name: _curves(following, shown, name) for name in metrics or DEFAULT_METRICS}
     defined = {name: found for name, found in curves.items() if any(value == value for _, value in found)}
     parts = [_text(line) for line in head] + [Text()]
     wide = console.options.update(max_width=10_000)  # a table is measured as it would be with room for everything
@@ -202,7 +203,27 @@ def _text(text: str) -> Text:
     return Text(printable_lines(text), no_wrap=True, overflow="ellipsis")
 
 
-def _mean(following: Following, group: Group, metric: str) -> tuple[list[float], float]:
-    """Return a metric's mean over the runs at each evaluation, and that of each run's latest value."""
-    curves = [curve for run in group.runs if (curve := following.curve(run, metric))]
-    return [value for _, value in mean_curve(curves)], average([curve[-1][1] for curve in curves])
+def _curves(following: Following, groups: Sequence[Group], metric: str) -> list[tuple[list[float], float]]:
+    """Return for each group a metric's means over its runs at each evaluation, and the mean of their latest values.
+
+    Runs that have reached their target stay in the means, as `to_the_end` has them.
+    """
+    curves = [[(run, following.curve(run, metric)) for run in group.runs] for group in groups]
+    rows = [
+        (place, run["run_id"], run["state"], step, value if math.isfinite(value) else math.nan)
+        for place, members in enumerate(curves)
+        for run, curve in members
+        for step, value in curve
+    ]
+    if not rows:
+        return [([], math.nan) for _ in groups]
+    frame = to_the_end(pd.DataFrame(rows, columns=["group", "run_id", "state", "step", "value"]), ["group"])
+    means = frame.groupby(["group", "step"])["value"].mean()
+    begun = set(frame["group"])
+    return [
+        (
+            means[place].tolist() if place in begun else [],
+            average([curve[-1][1] for _, curve in members if curve]),
+        )
+        for place, members in enumerate(curves)
+    ]

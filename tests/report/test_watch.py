@@ -20,7 +20,7 @@ from rich.console import Console
 
 from tc_sweeps.config import METRICS, ConfigError, resolve
 from tc_sweeps.report.following import FEW_RUNS, Following
-from tc_sweeps.report.sparkline import mean_curve, sparkline
+from tc_sweeps.report.sparkline import sparkline
 from tc_sweeps.report.status import is_done
 from tc_sweeps.report.watch import picture, watch
 from tc_sweeps.store import RunFolder, SweepFolder, Worker
@@ -66,9 +66,19 @@ def test_a_curve_is_a_line_of_blocks(values: list[float], width: int, drawn: str
     assert sparkline(values, width) == drawn
 
 
-def test_a_mean_curve_is_over_those_that_are_there() -> None:
-    curves = [[(10, 1.0), (20, 2.0), (30, 7.0)], [(10, 3.0), (20, math.nan)]]
-    assert mean_curve(curves) == [(10, 2.0), (20, 2.0), (30, 7.0)]
+def test_a_curve_is_the_mean_of_the_runs_that_are_there_and_of_those_that_have_reached_their_target(
+    outputs: Path,
+) -> None:
+    for seed in range(FEW_RUNS):
+        queue(outputs, {"seed": seed})
+    made.finished_run(outputs, "s", {"seed": 0}, {step: {"train/loss": step / 10} for step in (10, 20, 30, 40)})
+    made.finished_run(outputs, "s", {"seed": 1}, {10: {"train/loss": 3}, 20: {"train/loss": 0}})  # stays at 0
+    running = made.begin(outputs, "s", {"seed": FEW_RUNS})  # with it the runs are told of as one group
+    evaluated(running, 10, train_loss=2)
+    evaluated(running, 20, train_loss=math.inf)
+    *_, row = lines(Following("s"), metrics=("train/loss",))
+    # Means 2, 1, 1.5 and 2; the latest values are 4 and 0, and infinity is none.
+    assert row.split()[-2:] == ["2", "█▁▅█"]
 
 
 def test_few_runs_have_a_row_each(outputs: Path) -> None:
