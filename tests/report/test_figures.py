@@ -581,6 +581,17 @@ def test_over_training_a_run_that_has_reached_its_target_stays_in_the_mean(outpu
     assert axes.lines[0].get_xydata().tolist() == [[50, 27], [100, 53], [150, 78]]
 
 
+def test_over_training_a_curve_is_faint_where_a_run_has_no_value(outputs: Path) -> None:
+    made.finished_run(outputs, "s", {"seed": 0}, {50: {"train/loss": 4}, 100: {"train/loss": 6}})
+    made.finished_run(outputs, "s", {"seed": 1}, {50: {"artifacts/count": 1}, 100: {"train/loss": 8}})
+    figure = figure_xy(outputs / "s", "step", "train/loss")
+    faint, whole = figure.axes[0].lines
+    assert np.asarray(faint.get_ydata()).tolist() == [4, 7]
+    assert np.isnan(whole.get_ydata()).tolist() == [True, False]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["faint: some of its runs have no value"]
+    assert "(2 runs a curve)" in figure.get_suptitle()
+
+
 def test_axes_that_go_along_with_each_other_are_one(outputs: Path) -> None:
     for width, rate in ((8, 0.1), (16, 0.01)):
         overrides = {"model.width": width, "training.learning_rate": rate}
