@@ -104,9 +104,13 @@ def sum_up(answers: Sequence[str], what: str) -> str:
 
 
 def clipped(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `over_seeds` as it is shown: the intervals of shares end at 0 and 1, beyond which none lies."""
-    shares = table["metric"].isin(SHARES)
-    low, high = (table[name].mask(shares, table[name].clip(0, 1)) for name in ("low", "high"))
+    """Return a table of `over_seeds` as it is shown: intervals end where the metric does.
+
+    No loss, count, ratio or share lies below 0 and no share above 1, whatever Student's t says of their mean. A
+    quantity whose mean is negative (a logarithm) keeps its interval.
+    """
+    low = table["low"].mask(table["mean"] >= 0, table["low"].clip(lower=0))
+    high = table["high"].mask(table["metric"].isin(SHARES), table["high"].clip(upper=1))
     return table.assign(low=low, high=high)
 
 
