@@ -233,9 +233,9 @@ def test_steps_have_a_line_per_group_and_a_ceiling(opened: Open) -> None:
 
 def test_filters_act_on_charts_and_table(opened: Open) -> None:
     page = opened()
-    expect(page.locator("#count")).to_have_text("17 runs of 17 shown, in 6 groups of 6.")
+    expect(page.locator("#count")).to_have_text("Shown: 17 runs, in 6 groups. Runs of one group differ in the seed alone.")
     page.locator('fieldset[data-axis="model.width"]').get_by_label("64").uncheck()
-    expect(page.locator("#count")).to_have_text("10 runs of 17 shown, in 3 groups of 6.")
+    expect(page.locator("#count")).to_contain_text("Shown: 10 of 17 runs, in 3 of 6 groups.")
     expect(page.locator("#runs tbody tr")).to_have_count(10)
     assert {row["model.width"] for row in saved(page, "#download-table")} == {"32"}
     assert {row["model.width"] for row in saved(page, "#download-curves")} == {"32"}
@@ -243,7 +243,7 @@ def test_filters_act_on_charts_and_table(opened: Open) -> None:
     page.locator('fieldset[data-axis="model.width"] button[data-none]').click()
     expect(page.locator("#chart-empty")).to_have_text("The filters leave no run.")
     page.locator("#reset").click()
-    expect(page.locator("#count")).to_have_text("17 runs of 17 shown, in 6 groups of 6.")
+    expect(page.locator("#count")).to_have_text("Shown: 17 runs, in 6 groups. Runs of one group differ in the seed alone.")
     expect(page.locator("#chart")).to_be_visible()
 
 

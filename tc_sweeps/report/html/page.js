@@ -28,7 +28,7 @@ function xScale() {
   if (view.x === "step") return { ...scale("training step", log) };
   const axis = data.axes[axisIndex(view.x)];
   if (!axis) return { ...scale(view.x, log), rangemode: "normal" };
-  if (!isNumeric(axis)) {
+  if (!axis.numeric) {
     return {
       title: axisName(axis),
       tickvals: axis.values.map((_, place) => place),
@@ -71,45 +71,79 @@ function drawCurves(groups) {
   const stepwise = view.x === "step";
   const banded = stepwise && lines.length <= MOST_BANDS;
   const log = view.log.has("y");
-  const bands = banded ? lines.map(({ group, points }) => band(points, style(group).colour, lines.length, log)) : [];
+  const bands = banded
+    ? lines.map(({ group, points }) => band(wholeOf(points), style(group).colour, lines.length, log))
+    : [];
   const ceilings = ceilingTraces(lines, style);
-  const curves = lines.map((line) => curveTrace(line, style(line.group), stepwise, lines.length));
+  const faint = stepwise ? lines.filter(({ points }) => hasFewer(points)) : [];
+  const curves = [
+    ...faint.map((line) => faintTrace(line, style(line.group))),
+    ...lines.map((line) => curveTrace(line, style(line.group), stepwise, lines.length)),
+  ];
   const axes = { xaxis: xScale(), yaxis: scale(view.y, log, metric(view.y).share) };
+  const why = whyEmpty(groups, !stepwise, stepwise ? view.y : `both ${view.y} and ${view.x}`);
   const click = (group) => listRuns(data.groups[group]);
-  draw("chart", [...bands, ...ceilings, ...curves], axes, { why: whyEmpty(groups), click });
-  $("drawn").replaceChildren(...drawnSentence(lines, all.length, banded, stepwise));
-  drawLegend(groups, colours, ceilings.length > 0, metricColour(view.y, colours));
+  draw("chart", [...bands, ...ceilings, ...curves], axes, { why, click });
+  $("drawn").replaceChildren(...drawnSentence(groups, all, lines, banded));
+  drawLegend(groups, style, { ceiling: ceilings.length > 0, faint: faint.length > 0 });
   const [header, rows] = [curveHeader(), curveRows(all)];
   setNumbers("chart-numbers", header, rows);
   $("download-curves").onclick = () => download("curves", header, rows);
 }
 
-function curveTrace(line, { colour, dash, symbol }, stepwise, count) {
-  const { points } = line;
+/** Whether some points of a curve are of fewer runs than others: of those that have come so far, or are defined there. */
+function hasFewer(points) {
+  return points.some((point) => point.n && point.n < most(points));
+}
+
+/** The runs behind the points of a curve that has the most. */
+function most(points) {
+  return extent(points.map((point) => point.n))[1];
+}
+
+/** A curve without the points of fewer runs: a mean of other runs may leap. */
+function wholeOf(points) {
+  const runs = most(points);
+  return points.map((point) => (point.n === runs ? point : { ...point, mean: null, low: null, high: null }));
+}
+
+/** What every line of the curves has. */
+function lineTrace(points, stepwise) {
   return {
     type: "scatter",
-    mode: stepwise && (count > MOST_BANDS || points.length > 60) ? "lines" : "lines+markers",
     x: points.map((point) => point.x),
     y: points.map((point) => point.mean),
-    line: { color: colour, dash, width: count > MOST_BANDS ? 1.2 : 2 },
-    marker: { color: colour, symbol: stepwise ? "circle" : symbol, size: stepwise ? 4 : 8 },
     customdata: points.map((point) => point.group.index),
-    ...(stepwise ? {} : { error_y: bars(points, colour, ["mean", "low", "high"]) }),
     hoverinfo: "text",
     hovertext: points.map((point) =>
       hover(
         point.group,
         `<b>${plain(view.y)} ${withInterval(point)}</b>`,
-        `at ${stepwise ? "step" : plain(view.x)} ${plain(xText(point))}`,
+        `at ${stepwise ? "step" : plain(view.x)} ${plain(xText(point))}, ${counted(point.n, "run")}`,
       ),
     ),
+  };
+}
+
+/** The whole of a curve, under the part of which all its runs are. */
+function faintTrace({ points }, { colour, dash }) {
+  return { ...lineTrace(points, true), mode: "lines", line: { color: faded(colour, 0.55), dash, width: 1 } };
+}
+
+function curveTrace({ points }, { colour, dash, symbol }, stepwise, count) {
+  return {
+    ...lineTrace(stepwise ? wholeOf(points) : points, stepwise),
+    mode: stepwise && (count > MOST_BANDS || points.length > 60) ? "lines" : "lines+markers",
+    line: { color: colour, dash, width: count > MOST_BANDS ? 1.2 : 2 },
+    marker: { color: colour, symbol: stepwise ? "circle" : symbol, size: stepwise ? 4 : 8 },
+    ...(stepwise ? {} : { error_y: bars(points, colour, ["mean", "low", "high"]) }),
   };
 }
 
 /** The x of a point in words. */
 function xText(point) {
   const place = axisIndex(view.x);
-  return place < 0 ? spell(point.x) : spellValue(data.axes[place].values[point.group.values[place]]);
+  return place < 0 ? spell(point.x) : spellValue(valueOn(place, point.group));
 }
 
 /** The ceilings of the lines, each drawn once where several lines of a colour have the same. */
@@ -133,13 +167,19 @@ function ceilingTraces(lines, style) {
   return [...drawn.values()];
 }
 
-function whyEmpty(groups) {
+/** Why a chart has nothing to draw; `ends`: it draws finished runs alone, `what`: what it draws of a run. */
+function whyEmpty(groups, ends, what) {
   if (!groups.length) return "The filters leave no run.";
-  return `${visible(view.y)} is undefined in all runs shown${view.x === "step" ? "" : " that have finished"}.`;
+  const runs = groups.flatMap((group) => group.runs);
+  if (!drawnRuns(groups, ends).length) {
+    return `No run shown has ${ends ? "finished" : "been evaluated"}: ${inStates(runs)}.`;
+  }
+  return `No run shown${ends ? " that has finished" : ""} has ${visible(what)}.`;
 }
 
 /** The sentences above the curves: what is drawn, and what is left out. */
-function drawnSentence(lines, count, banded, stepwise) {
+function drawnSentence(groups, all, lines, banded) {
+  const stepwise = view.x === "step";
   const { about } = metric(view.y);
   const what = [
     h("strong", visible(view.y)),
@@ -147,83 +187,108 @@ function drawnSentence(lines, count, banded, stepwise) {
     ` against ${stepwise ? "the training step" : visible(view.x)}.`,
   ];
   if (!lines.length) return what;
-  const groups = new Set(lines.flatMap((line) => line.points.map((point) => point.group)));
-  const runs = [...groups].map((group) => group.final[view.y]?.[3] ?? group.runs.length);
-  const [few, many] = extent(runs);
+  const points = lines.flatMap((line) => line.points).filter((point) => point.mean !== null);
+  const [few, many] = extent(points.map((point) => point.n));
   const each = few === many ? counted(few, "run") : `${few} to ${many} runs`;
   const said = [` Each point is the ${INTERVAL}; ${each} a point.`];
   if (many === 1) said[0] = " Each point is one run, hence without an interval.";
+  said.push(unfinished(groups, !stepwise));
+  const groupsDrawn = new Set(all.flatMap((line) => line.points).map((point) => point.group));
+  const without = drawnRuns(groups.filter((group) => !groupsDrawn.has(group)), !stepwise);
+  if (without.length) {
+    const what = stepwise ? visible(view.y) : `${visible(view.y)} or no ${visible(view.x)}`;
+    said.push(` ${counted(without.length, "run")} with no ${what}: not drawn.`);
+  }
   const { run, colour, dash } = styled();
-  const differs = (place) => new Set([...groups].map((group) => group.values[place])).size > 1;
+  const differs = (place) => new Set(lines.map(({ group }) => group.values[place])).size > 1;
   const same = data.axes.filter((_, place) => ![run, colour, dash].includes(place) && differs(place));
-  if (same.length) said.push(` Lines of one colour and dash differ in ${listed(same.map(axisName))}.`);
-  if (count > lines.length)
+  if (same.length && colour !== EACH) {
+    said.push(` Lines of one colour and dash differ in ${listed(same.map(axisName))}.`);
+  }
+  if (all.length > lines.length)
     said.push(
-      ` Of ${spell(count)} lines ${lines.length} are drawn, spread evenly: filter to see others; the CSV has all.`,
+      ` Of ${spell(all.length)} lines ${lines.length} are drawn, spread evenly: filter to see others; the CSV has all.`,
     );
   if (stepwise && !banded) said.push(` Intervals are left out above ${MOST_BANDS} lines; hovering tells them.`);
   return [...what, ...said];
 }
 
-/** A key for colour, dash and ceiling: a page's own, since one entry per line would not fit. */
-function drawLegend(groups, colours, ceiling, fallback) {
-  const { colour, dash } = styled();
-  const entries = (place, look) => {
-    const { values } = data.axes[place];
-    const used = new Set(groups.map((group) => group.values[place]));
-    const shown = [...values.keys()].filter((index) => used.has(index));
-    const every = Math.ceil(shown.length / MOST_ENTRIES);
-    const told = shown.filter((_, order) => order % every === 0 || order === shown.length - 1);
-    const entry = (index) => h("span", { class: "entry" }, swatch(...look(index)), short(spellValue(values[index])));
-    return h("li", h("b", axisName(data.axes[place])), told.map(entry));
-  };
-  const palette = colour < 0 ? [] : coloursOf(data.axes[colour], colours);
-  const words = "ceiling, the most artifacts that any model can have";
-  const line = swatch(colour < 0 ? fallback : colours.ink, CEILING, 1);
-  $("legend").replaceChildren(
-    ...(colour < 0 ? [] : [entries(colour, (index) => [palette[index], "solid"])]),
-    ...(dash < 0 ? [] : [entries(dash, (index) => [colours.ink, DASHES[index]])]),
-    ...(ceiling ? [h("li", h("span", { class: "entry" }, line, words))] : []),
-  );
+/** A key for colour, dash and ceiling: a page's own, since one entry per line would not fit where there are many. */
+function drawLegend(groups, style, { ceiling, faint }) {
+  const { run, colour, dash } = styled();
+  const { ink, quiet } = theme();
+  const [one] = groups.map((group) => style(group).colour);
+  const hue = colour === -1 ? one : ink;
+  const entry = (look, words) => h("span", { class: "entry" }, swatch(...look), words);
+  const byAxis = (place, look) =>
+    axisEntries(groups, place).map((group) => {
+      const value = valueOn(place, group);
+      return entry(look(group), value === undefined ? "without" : short(spellValue(value)));
+    });
+  const item = (title, entries) => h("li", title && h("b", title), entries);
+  const items = colour === EACH ? legendOfLines(groups, run, style, entry, item) : [];
+  if (colour >= 0)
+    items.push(item(axisName(data.axes[colour]), byAxis(colour, (group) => [style(group).colour, "solid"])));
+  if (dash >= 0 && colour !== EACH)
+    items.push(item(axisName(data.axes[dash]), byAxis(dash, (group) => [ink, style(group).dash])));
+  const notes = [];
+  if (ceiling) notes.push(entry([hue, CEILING, 1], "ceiling, the most artifacts that any model can have"));
+  if (faint) notes.push(entry([quiet, "solid", 1], "faint: of fewer runs than the rest of the line"));
+  if (notes.length) items.push(item(null, notes));
+  $("legend").replaceChildren(...items);
+}
+
+/** A group for each value of an axis among some groups, as many as a legend has room for; those without a value last. */
+function axisEntries(groups, place) {
+  const found = new Map(groups.map((group) => [group.values[place] ?? Infinity, group]));
+  return thinned([...found.keys()].sort((a, b) => a - b)).map((value) => found.get(value));
+}
+
+/** At most about `MOST_ENTRIES` of a list, the first and the last among them. */
+function thinned(list) {
+  const every = Math.ceil(list.length / MOST_ENTRIES);
+  return list.filter((_, order) => order % every === 0 || order === list.length - 1);
+}
+
+/** An entry for each line, those of a sweep together under its name: in what it differs from the others there. */
+function legendOfLines(groups, run, style, entry, item) {
+  const sweep = axisIndex("sweep");
+  const lines = [...new Map(groups.map((group) => [lineOf(group, run), group])).values()];
+  const names = [...new Set(lines.map((group) => group.values[sweep]))];
+  return names.map((name) => {
+    const places = axesWithin(name).filter((place) => place !== run);
+    const own = thinned(lines.filter((group) => group.values[sweep] === name));
+    const entries = own.map((group) => entry([style(group).colour, style(group).dash], valuesOf(group, places).join(", ")));
+    return item(name === undefined ? null : short(spellValue(data.axes[sweep].values[name])), entries);
+  });
 }
 
 function axisCells(group) {
-  return data.axes.map((axis, place) => axis.values[group.values[place]]);
+  return data.axes.map((_, place) => valueOn(place, group));
+}
+
+/** Whether the CSV has a column for x, which is none of the axes. */
+function hasOwnX() {
+  return axisIndex(view.x) < 0;
 }
 
 function curveHeader() {
-  const x = view.x === "step" || axisIndex(view.x) < 0 ? [view.x] : [];
-  return [
-    ...data.axes.map((axis) => axis.key),
-    ...x,
-    view.y,
-    "low",
-    "high",
-    ...(view.x === "step" ? [] : ["runs"]),
-    "ceiling",
-  ];
+  return [...data.axes.map((axis) => axis.key), ...(hasOwnX() ? [view.x] : []), view.y, "low", "high", "runs", "ceiling"];
 }
 
 function curveRows(lines) {
-  const withX = view.x === "step" || axisIndex(view.x) < 0;
   return lines
     .flatMap((line) => line.points)
     .filter((point) => point.mean !== null)
-    .map((point) => [
-      ...axisCells(point.group),
-      ...(withX ? [point.x] : []),
-      point.mean,
-      point.low,
-      point.high,
-      ...(view.x === "step" ? [] : [point.n]),
-      point.ceiling,
-    ]);
+    .map(({ group, x, mean, low, high, n, ceiling }) => {
+      return [...axisCells(group), ...(hasOwnX() ? [x] : []), mean, low, high, n, ceiling];
+    });
 }
 
 // ----------------------------------------------------------------------------------------------------- two more charts
 
 /** What both panels share: lines of groups in the colours of the curves, their numbers, a CSV and a sentence. */
-function drawPanel(id, groups, { pointsOf, traceOf, header, cells, axes, sentence, why }) {
+function drawPanel(id, groups, { pointsOf, traceOf, header, cells, axes, sentence, ends, what }) {
   if ($(`${id}-panel`).hidden) return;
   const colours = theme();
   const style = stylist(colours, colours.series[0]);
@@ -233,11 +298,11 @@ function drawPanel(id, groups, { pointsOf, traceOf, header, cells, axes, sentenc
     id,
     lines.flatMap(({ group, points }) => traceOf(group, points, style(group), lines)),
     axes,
-    { why, click: (group) => listRuns(data.groups[group]) },
+    { why: whyEmpty(groups, ends, what), click: (group) => listRuns(data.groups[group]) },
   );
   const left = all.length > lines.length ? ` Of ${spell(all.length)} groups ${lines.length} are drawn.` : "";
   const looks = $("legend").childElementCount ? " Colours and dashes as above." : "";
-  $(`${id}-drawn`).textContent = `${sentence}${looks}${left}`;
+  $(`${id}-drawn`).textContent = `${sentence}${unfinished(groups, ends)}${looks}${left}`;
   const names = [...data.axes.map((axis) => axis.key), ...header];
   const rows = all.flatMap((line) => line.points).map((point) => [...axisCells(point.group), ...cells(point)]);
   setNumbers(`${id}-numbers`, names, rows);
@@ -290,7 +355,8 @@ function drawSurvival(groups) {
       yaxis: scale("artifacts per training n-gram", log),
     },
     sentence: `Artifacts per distinct training n-gram above each threshold, at the end of training: ${INTERVAL}.`,
-    why: "There is no survival curve among the runs shown.",
+    ends: true,
+    what: "a survival curve",
   });
 }
 
@@ -298,7 +364,7 @@ function drawTradeoff(groups) {
   const ends = view.when === "end";
   const what = ends
     ? `Each point is a group at the end of training, the ${INTERVAL} in both directions.`
-    : "Each line is a group over training, the mean over its seeds; the large marker is its end.";
+    : "Each line is a group over training, the mean over its seeds; the large marker is the last evaluation.";
   drawPanel("tradeoff", groups, {
     pointsOf: ends ? endPoints : trainingPoints,
     traceOf: (group, points, style) => [tradeoffTrace(group, points, style, ends)],
@@ -315,7 +381,8 @@ function drawTradeoff(groups) {
     axes: { xaxis: scale(WRONG, false), yaxis: { ...scale(RECALL, false), range: [0, 1.03] } },
     sentence: `Recall, the share of the held-out n-grams that the model says, against hallucinations per labelled unseen
       context. ${what} Up and to the left is better.`,
-    why: "Recall or hallucinations are undefined in all runs shown.",
+    ends,
+    what: "both recall and hallucinations per context",
   });
 }
 
@@ -332,7 +399,7 @@ function endPoints(group) {
 
 function trainingPoints(group) {
   const at = (name, place) => group.curves[name]?.map((part) => part[place]);
-  return (group.curves.step ?? []).flatMap((step, place) =>
+  return group.curves.step.flatMap((step, place) =>
     tradeoffPoint(group, at(RECALL, place), at(WRONG, place), step),
   );
 }
@@ -429,8 +496,10 @@ function drawTable(groups) {
       shown.map((one) => one.name),
       runs.map((run) => shown.map((one) => data.table.values[one.place][run])),
     );
-  const shownOf = (part, all, noun) => `${counted(part.length, noun)} of ${spell(all.length)}`;
-  const words = `${shownOf(runs, groupOf, "run")} shown, in ${shownOf(groups, data.groups, "group")}.`;
+  const shownOf = (part, all, noun) =>
+    part.length < all.length ? `${spell(part.length)} of ${counted(all.length, noun)}` : counted(all.length, noun);
+  const words = `Shown: ${shownOf(runs, groupOf, "run")}, in ${shownOf(groups, data.groups, "group")}. Runs of one group
+    differ in the seed alone.`;
   if ($("count").textContent !== words) $("count").textContent = words;
 }
 
@@ -454,7 +523,8 @@ function bodyCell({ name, place }, run) {
   const value = data.table.values[place][run];
   if (name === "run_id") return h("td", h("button", { type: "button", class: "link" }, visible(value)));
   const isConfig = data.table.columns[place].kind === "config";
-  const text = isConfig ? (value === null ? "null" : spellValue(value)) : spell(value);
+  const nowhere = groupOf[run].values[axisIndex(name)] === null;
+  const text = isConfig && !nowhere ? spellValue(value) : spell(value);
   return h("td", { class: typeof value === "number" ? "number" : text.length > 40 && "wrap" }, text);
 }
 
@@ -474,14 +544,15 @@ function fill(select, choices, chosen) {
 function showControls() {
   const axes = data.axes.map((axis) => [axis.key, axisName(axis)]);
   const { run, colour, dash } = styled();
-  const auto = (place) => ["auto", `by itself: ${place < 0 ? "none" : axisName(data.axes[place])}`];
+  const nameOf = (place) => (place === EACH ? "each line" : place < 0 ? "none" : axisName(data.axes[place]));
+  const auto = (place) => ["auto", `by itself: ${nameOf(place)}`];
   const free = axes.filter((_, place) => place !== run);
   fill(
     $("y"),
     data.metrics.map((one) => [one.name, one.name]),
     view.y,
   );
-  const facts = data.xs.map((one) => [one.key, visible(one.key)]);
+  const facts = data.xs.map((name) => [name, visible(name)]);
   fill(
     $("x"),
     [
@@ -491,14 +562,14 @@ function showControls() {
     ],
     view.x,
   );
-  fill($("colour"), [auto(colour), ["none", "none"], ...free], view.colour);
+  fill($("colour"), [auto(colour), ["none", "none"], ["each", "each line"], ...free], view.colour);
   fill(
     $("dash"),
     [auto(dash), ["none", "none"], ...free.filter(([key]) => data.axes[axisIndex(key)].values.length <= DASHES.length)],
     view.dash,
   );
   $("log-x").checked = view.log.has("x");
-  $("log-x").disabled = axisIndex(view.x) >= 0 && !isNumeric(data.axes[axisIndex(view.x)]);
+  $("log-x").disabled = data.axes[axisIndex(view.x)]?.numeric === false;
   $("log-y").checked = view.log.has("y");
   $("log-survival").checked = view.log.has("survival");
   $("tradeoff-when").value = view.when;
