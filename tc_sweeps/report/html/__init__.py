@@ -26,12 +26,12 @@ class Report(NamedTuple):
 
 
 def write_report(sweeps: str | Path | Sequence[str | Path], *, where: Where | None = None) -> Report:
-    """Write the report of a sweep, or of several into the folder of the first one; return its path.
+    """Write the report of a sweep, or of several into the folder of the first one.
 
     It is one file, `report.html`, with everything in it: means over seeds against every axis, curves over training,
     survival curves, a table of all runs and the details of those that fit into 5 MB (of some thousand runs 10 MB).
     Sweeps are named as in `find_sweep`. `where` chooses runs as in `load_sweep`, in every sweep; the file then has it
-    in its name. Runs need not have finished: which do not is returned beside the path. Raises `ConfigError` where there is no such sweep, no run in any, or none
+    in its name. Runs need not have finished. Raises `ConfigError` where there is no such sweep, no run in any, or none
     that is chosen.
     """
     gathered = gather([sweeps] if isinstance(sweeps, str | Path) else sweeps, where)

@@ -126,7 +126,8 @@ function unfinished(groups, ends) {
   const drawn = new Set(drawnRuns(groups, ends));
   const left = groups.flatMap((group) => group.runs).filter((run) => !drawn.has(run));
   const partly = [...drawn].filter((run) => stateOf(run) !== "finished");
-  const said = partly.length ? ` ${inStates(partly)}: drawn as far as they have come.` : "";
+  const come = partly.length === 1 ? "it has come" : "they have come";
+  const said = partly.length ? ` ${inStates(partly)}: drawn as far as ${come}.` : "";
   return left.length ? `${said} ${inStates(left)}: not drawn.` : said;
 }
 
