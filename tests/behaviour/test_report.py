@@ -303,6 +303,9 @@ def test_generalization_against_hallucination(opened: Open) -> None:
     assert len(ends) == 6
     assert "step" not in ends[0]
     last = next(row for row in over_training if row["step"] == str(made.STEPS[-1]))
+    page.select_option("#x", "data.held_out_fraction")  # lines that join groups: here each has a look of its own
+    expect(page.locator("#tradeoff-drawn")).not_to_contain_text("as above")
+    expect(page.locator("#tradeoff-legend li").first).to_have_text("data.held_out_fraction0.10.40.9")
     first = next(row for row in ends if all(row[key] == last[key] for key in ("data.held_out_fraction", "model.width")))
     assert float(first["generalization/recall"]) == pytest.approx(float(last["generalization/recall"]), rel=1e-4)
 

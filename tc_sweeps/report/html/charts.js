@@ -62,9 +62,11 @@ function coloursOf(count, ordered, colours) {
   );
 }
 
-/** What gives a group its colour, dash and marker. Groups without a place on an axis look like one more value of it. */
-function stylist(colours, fallback) {
-  const { run, colour, dash } = styled();
+/** What gives a group its colour, dash and marker on lines along the axis `run`.
+ *
+ * Groups without a place on an axis look like one more value of it. */
+function stylist(colours, fallback, run = along()) {
+  const { colour, dash } = styled(run);
   const lines = [...new Set(data.groups.map((group) => lineOf(group, run)))];
   const { values, numeric } = data.axes[colour] ?? { values: lines, numeric: false };
   const palette = coloursOf(values.length, numeric, colours);

@@ -88,7 +88,7 @@ function runName(run) {
   return `${visible(cellOf("run_id", run))}${seed === null ? "" : ` (seed ${seed})`}`;
 }
 
-/** The axes along which the groups of a sweep differ; `sweep`: its place among the sweeps, or undefined for the only one. */
+/** The axes along which the groups of a sweep (its place among them, undefined for the only one) differ. */
 const axesWithin = memoized((sweep) => {
   const groups = data.groups.filter((group) => group.values[axisIndex("sweep")] === sweep);
   return [...data.axes.keys()].filter((place) => new Set(groups.map((group) => group.values[place])).size > 1);
@@ -202,11 +202,10 @@ function lineOf(group, run) {
   return group.values.filter((_, place) => place !== run).join();
 }
 
-/** The axes told by colour and by dash (-1: none; EACH): those asked for, or where lines run along them the first free.
+/** The axes told by colour and by dash of lines along the axis `run` (-1: none; EACH): those asked for, or the first free.
  *
  * Where these leave some of a few lines alike, each has a colour, and its sweep a dash. */
-function styled() {
-  const run = along();
+function styled(run = along()) {
   const free = [...data.axes.keys()].filter((place) => place !== run);
   const named = { none: -1, each: EACH };
   const asked = (name) => named[name] ?? free.find((place) => data.axes[place].key === name) ?? null;
@@ -217,10 +216,9 @@ function styled() {
   const lines = count((group) => lineOf(group, run));
   const looks = count((group) => [group.values[colour], group.values[dash]].join());
   if (view.colour === "auto" && looks < lines && lines <= MOST_ENTRIES) colour = EACH;
-  if (colour === EACH && view.dash === "auto") {
-    dash = free.find((place) => data.axes[place].key === "sweep" && data.axes[place].values.length <= DASHES.length) ?? -1;
-  }
-  return { run, colour, dash };
+  const bySweep = ({ key, values }) => key === "sweep" && values.length <= DASHES.length;
+  if (colour === EACH && view.dash === "auto") dash = free.find((place) => bySweep(data.axes[place])) ?? -1;
+  return { colour, dash };
 }
 
 /** The view as it stands in the address. */
@@ -318,7 +316,7 @@ function linesOf(groups) {
       .map((group) => ({ group, points: stepPoints(group) }))
       .filter((line) => line.points.some((point) => point.mean !== null));
   }
-  const { run } = styled();
+  const run = along();
   const lines = new Map();
   for (const group of groups) {
     const [mean, low, high, n] = group.final[view.y] ?? [null];
