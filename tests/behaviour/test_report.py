@@ -440,6 +440,7 @@ def test_a_run_in_full(opened: Open) -> None:
     open_first_run(page)
     expect(page.locator("#run-command")).to_contain_text(f"python -m tc_sweeps 'sweep=\"{EVIL}\"'")
     expect(page.locator("#run-config tr", has_text="model.width")).to_contain_text("4")
+    expect(page.locator("#run-body")).to_contain_text("keeps: 1 generalization, 1 hallucination and 2 unlabelled.")
     rows = page.locator("#run-artifacts tbody tr")
     expect(rows).to_have_count(4)
     for row, words in enumerate(["generalization", "hallucination", "unlabelled"]):

@@ -231,7 +231,7 @@ function thinned(list) {
 
 /** An entry for each line, those of a sweep together under its name: in what it differs from the others there. */
 function legendOfLines(groups, run, style, entry, item) {
-  const sweep = axisIndex("sweep");
+  const sweep = axisIndex("sweep") === run ? -1 : axisIndex("sweep"); // lines may also run along the sweeps
   const lines = [...new Map(groups.map((group) => [lineOf(group, run), group])).values()];
   const names = [...new Set(lines.map((group) => group.values[sweep]))];
   return names.map((name) => {

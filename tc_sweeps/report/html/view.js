@@ -88,9 +88,9 @@ function runName(run) {
   return `${visible(cellOf("run_id", run))}${seed === null ? "" : ` (seed ${seed})`}`;
 }
 
-/** The axes along which the groups of a sweep (its place among them, undefined for the only one) differ. */
+/** The axes along which groups differ, those of a sweep (its place among the sweeps) or all (undefined). */
 const axesWithin = memoized((sweep) => {
-  const groups = data.groups.filter((group) => group.values[axisIndex("sweep")] === sweep);
+  const groups = data.groups.filter((group) => [undefined, group.values[axisIndex("sweep")]].includes(sweep));
   return [...data.axes.keys()].filter((place) => new Set(groups.map((group) => group.values[place])).size > 1);
 });
 
@@ -202,9 +202,9 @@ function lineOf(group, run) {
   return group.values.filter((_, place) => place !== run).join();
 }
 
-/** The axes told by colour and by dash of lines along the axis `run` (-1: none; EACH): those asked for, or the first free.
+/** The axes told by colour and by dash of lines along the axis `run` (-1: none; EACH): those asked for or the first free.
  *
- * Where these leave some of a few lines alike, each has a colour, and its sweep a dash. */
+ * Several sweeps seldom differ in the same keys: where these leave some of a few lines alike, each has a colour. */
 function styled(run = along()) {
   const free = [...data.axes.keys()].filter((place) => place !== run);
   const named = { none: -1, each: EACH };
@@ -215,7 +215,7 @@ function styled(run = along()) {
   const count = (key) => new Set(data.groups.map(key)).size;
   const lines = count((group) => lineOf(group, run));
   const looks = count((group) => [group.values[colour], group.values[dash]].join());
-  if (view.colour === "auto" && looks < lines && lines <= MOST_ENTRIES) colour = EACH;
+  if (view.colour === "auto" && axisIndex("sweep") >= 0 && looks < lines && lines <= MOST_ENTRIES) colour = EACH;
   const bySweep = ({ key, values }) => key === "sweep" && values.length <= DASHES.length;
   if (colour === EACH && view.dash === "auto") dash = free.find((place) => bySweep(data.axes[place])) ?? -1;
   return { colour, dash };
