@@ -81,10 +81,7 @@ def half_sweep(outputs: Path) -> None:
     made.begun_run(outputs, "half", {"model.width": 8, "seed": 1}, "artifacts/per_ngram", {50: 3, 100: 9})
     run = made.begun_run(outputs, "half", {"model.width": 8, "seed": 2}, "artifacts/per_ngram", {50: 1000})
     run.set_state("failed", reason="The loss became non-finite at step 60.", step=60)
-    config = made.resolve(made.nested({"sweep": "half", "model.width": 16}))
-    waiting = made.RunFolder.of(config, outputs)
-    made.SweepFolder(waiting.path.parent).add_runs([waiting.run_id], experiment=None, launch=None)
-    waiting.queue(config)
+    made.queued_run(outputs, "half", {"model.width": 16})
 
 
 def two_sweeps(outputs: Path) -> None:

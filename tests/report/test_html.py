@@ -31,7 +31,6 @@ from tc_sweeps.report.html.page import pack
 from tc_sweeps.report.intervals import clipped
 from tc_sweeps.report.metrics import about
 from tc_sweeps.store import run_id
-from tc_sweeps.store.sweep_folder import SweepFolder
 
 ROOT = Path(__file__).parents[2]
 NGRAMS = 500  # of `made.finished_run`
@@ -283,10 +282,7 @@ def test_survival_curves_are_of_finished_runs(outputs: Path) -> None:
 
 def test_a_sweep_of_which_some_runs_wait_has_a_verdict(outputs: Path) -> None:
     made.kinships_sweep(outputs)
-    config = resolve(made.nested({"sweep": "kinships", "data.name": "kinships", "seed": 9}))
-    folder = made.RunFolder.of(config, outputs)
-    SweepFolder(folder.path.parent).add_runs([folder.run_id], experiment="kinships", launch=None)
-    folder.queue(config)
+    made.queued_run(outputs, "kinships", {"data.name": "kinships", "seed": 9})
     [sweep] = report("kinships")["sweeps"]
     assert sweep["verdict"].startswith("Both generalizations and hallucinations are there")
 
@@ -300,10 +296,7 @@ def test_what_has_not_finished_is_told_beside_the_path(outputs: Path) -> None:
 
 
 def test_a_sweep_of_which_nothing_has_begun_has_a_report(outputs: Path) -> None:
-    config = resolve(made.nested({"sweep": "s"}))
-    folder = made.RunFolder.of(config, outputs)
-    SweepFolder(folder.path.parent).add_runs([folder.run_id], experiment=None, launch=None)
-    folder.queue(config)
+    made.queued_run(outputs, "s", {})
     data = report("s")
     assert data["metrics"] == []
     assert data["groups"] == [{"values": [], "runs": [0], "facts": {}, "final": {}, "curves": {"step": []}}]
@@ -314,12 +307,9 @@ def test_a_sweep_of_which_nothing_has_begun_has_a_report(outputs: Path) -> None:
 
 
 def test_a_sweep_that_is_evaluated_for_the_first_time_while_it_is_read_has_a_report(outputs: Path) -> None:
-    config = resolve(made.nested({"sweep": "s"}))
-    run = made.RunFolder.of(config, outputs)
-    SweepFolder(run.path.parent).add_runs([run.run_id], experiment=None, launch=None)
-    run.queue(config)
+    run = made.queued_run(outputs, "s", {})
     gathered = payload.gather(["s"])
-    run.begin(config, METRICS)
+    run.begin(resolve(made.nested({"sweep": "s"})), METRICS)
     run.add_row(50, dict.fromkeys(METRICS, math.nan) | {"train/loss": 1})
     data = json.loads(gathered.payload(10**7))
     assert data["metrics"] == []

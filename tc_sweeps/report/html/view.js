@@ -202,7 +202,7 @@ function lineOf(group, run) {
   return group.values.filter((_, place) => place !== run).join();
 }
 
-/** The axes told by colour and by dash of lines along the axis `run` (-1: none; EACH): those asked for or the first free.
+/** The axes told by colour and by dash of lines along the axis `run` (-1: none; EACH): those asked for or first free.
  *
  * Several sweeps seldom differ in the same keys: where these leave some of a few lines alike, each has a colour. */
 function styled(run = along()) {
