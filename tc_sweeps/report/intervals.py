@@ -104,14 +104,12 @@ def sum_up(answers: Sequence[str], what: str) -> str:
 
 
 def clipped(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `over_seeds` as it is shown: intervals end where the metric does.
+    """Return a table of `over_seeds` as it is drawn: no interval reaches beyond what the metric can be.
 
-    No loss, count, ratio or share lies below 0 and no share above 1, whatever Student's t says of their mean. A
-    quantity whose mean is negative (a logarithm) keeps its interval.
+    Counts, ratios, losses and facts are not below 0, and shares lie within 0 and 1.
     """
-    low = table["low"].mask(table["mean"] >= 0, table["low"].clip(lower=0))
-    high = table["high"].mask(table["metric"].isin(SHARES), table["high"].clip(upper=1))
-    return table.assign(low=low, high=high)
+    most = np.where(table["metric"].isin(SHARES), 1.0, np.inf)
+    return table.assign(low=table["low"].clip(lower=0), high=table["high"].clip(upper=most))
 
 
 def what_is_drawn(counts: Collection[int], where: str = "point") -> str:

@@ -80,7 +80,8 @@ def test_groups_hold_the_means_over_seeds_and_their_intervals(outputs: Path) -> 
     assert [group["values"] for group in data["groups"]] == [[0], [1]]
     assert [group["runs"] for group in data["groups"]] == [[3, 4, 5], [0, 1, 2]]
     # t with 2 degrees of freedom at 97.5 % is 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3): half is 2.484.
-    assert data["groups"][0]["final"]["artifacts/per_ngram"] == [2, 0, 4.4841, 3]  # no ratio is below 0
+    # The interval ends at 0, below which no ratio lies.
+    assert data["groups"][0]["final"]["artifacts/per_ngram"] == [2, 0, 4.4841, 3]
     assert data["groups"][0]["curves"] == {
         "step": [50, 100],
         "artifacts/per_ngram": [[0.5, 2], [0.5, 0], [0.5, 4.4841], [3, 3]],
@@ -106,7 +107,7 @@ def test_a_run_that_has_reached_its_target_stays_in_the_means(outputs: Path) -> 
     assert unfinished["curves"]["artifacts/count"] == [[4, 5], [0, None], [16.706, None], [2, 1]]
 
 
-def test_means_and_intervals_are_those_of_tables(outputs: Path) -> None:
+def test_means_and_intervals_are_those_of_figures(outputs: Path) -> None:
     made.kinships_sweep(outputs)
     data = report("kinships")
     keys = ["data.held_out_fraction", "model.width"]
@@ -633,7 +634,7 @@ def test_the_verb_writes_and_says_where(
     assert re.fullmatch(r"Written: outputs/s/report_where_model.width=8.html \(\d\.\d MB\)\n", capsys.readouterr().out)
     made.failed_run(outputs, "s", {"model.width": 8, "seed": 1})
     cli.main()
-    assert re.fullmatch(r"Not finished: 1 failed\. .+\.\nWritten: .+\n", capsys.readouterr().out)
+    assert re.fullmatch(r"Written: .+\nNot finished: 1 failed\. .+\.\n", capsys.readouterr().out)
 
 
 def test_the_report_needs_no_torch_and_its_help_no_matplotlib(outputs: Path) -> None:
