@@ -317,8 +317,10 @@ def report(arguments: argparse.Namespace) -> None:
     """Write the HTML report of some sweeps."""
     from tc_sweeps.report import parse_where, write_report
 
-    path = write_report(arguments.sweeps, where=parse_where(arguments.where))
+    path, unfinished = write_report(arguments.sweeps, where=parse_where(arguments.where))
     print(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if unfinished:
+        print(unfinished)
     if arguments.open and not webbrowser.open(path.resolve().as_uri()):
         raise ConfigError(f"No browser was found here: open {path.resolve()} in one yourself.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,7 @@ def is_done(folder: SweepFolder, runs: Sequence[Run]) -> bool:
 
 
 def _counted(folder: SweepFolder, runs: Sequence[Run]) -> str:
-    counts = Counter(run["state"] for run in runs)
-    text = f"{runs_text(len(runs))}: {', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])}"
+    text = f"{runs_text(len(runs))}: {in_states(run['state'] for run in runs)}"
     if folder.is_search:
         ended, total = _trials(folder, runs)
         text = f"{ended} of {total} trials; {text}"
@@ -224,6 +223,12 @@ def _reason(run: Run) -> str:
 def _alike(run: Run) -> str:
     """Return the reason without its numbers and ids, in which the same failure differs from run to run."""
     return re.sub(r"\w*\d[\w.+-]*\w|\d", "…", _reason(run))
+
+
+def in_states(states: Iterable[str]) -> str:
+    """Return `5 finished, 1 failed`, given the state of each run."""
+    counts = Counter(states)
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
 def runs_text(count: int) -> str:

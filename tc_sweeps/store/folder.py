@@ -240,8 +240,11 @@ class RunFolder:
             return []
 
     def read_metrics(self) -> pd.DataFrame:
-        """Return metrics.csv: one row per evaluation, NaN where a metric is undefined."""
-        return pd.read_csv(self.path / "metrics.csv")
+        """Return metrics.csv: one row per evaluation, NaN where a metric is undefined; nothing of a run not begun."""
+        try:
+            return pd.read_csv(self.path / "metrics.csv")
+        except FileNotFoundError:
+            return pd.DataFrame()
 
     def read_facts(self) -> dict[str, Value | str]:
         """Return facts.json, or nothing where the run failed before it was written."""

@@ -189,6 +189,12 @@ def test_curves_have_a_row_per_evaluation_and_survival_a_row_per_threshold(outpu
     assert set(load_survival("figure3", [0.1, 0.9])["threshold"]) == {0.1, 0.9}
 
 
+def test_curves_leave_out_runs_that_have_not_begun(outputs: Path) -> None:
+    made.finished_run(outputs, "s", {"seed": 0}, {50: {"train/loss": 1}})
+    made.queued_run(outputs, "s", {"seed": 1})
+    assert load_curves("s")["seed"].tolist() == [0]
+
+
 def test_a_finished_run_stands_at_later_steps_of_its_group_with_what_it_has_come_to() -> None:
     rows = [
         *(("a", "finished", 8, 10, 1.0), ("a", "finished", 8, 20, 2.0)),
