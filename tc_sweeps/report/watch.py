@@ -64,18 +64,23 @@ def watch(
         console = Console(width=size[0], color_system=None, highlight=False, emoji=False, markup=False)
         console.print(picture(following, console, size, metrics, ask()))
         return
-    drawn, took = picture(following, console, console.size, metrics, ask()), 0.0
+
+    def drawn() -> tuple[tuple[int, int], Stacked]:
+        return (size := console.size), picture(following, console, size, metrics, ask())
+
+    (size, shown), took = drawn(), 0.0
     try:
-        with Live(drawn, console=console, screen=True, auto_refresh=False) as live:
+        with Live(shown, console=console, screen=True, auto_refresh=False) as live:
             while not is_done(following.folder, following.runs):
-                _pause(console, max(every, PATIENCE * took))
+                _pause(console, size, max(every, PATIENCE * took))
                 began = time.monotonic()
                 following.look()
-                drawn = picture(following, console, console.size, metrics, ask())
-                live.update(drawn, refresh=True)
+                size, shown = drawn()
+                live.update(shown, refresh=True)
                 took = time.monotonic() - began
     finally:
-        console.print(drawn)
+        # The terminal may have another size by now, for which the last picture is too wide.
+        console.print(shown if console.size == size else drawn()[1])
 
 
 def _now_and_then(workers: Workers | None) -> Workers:
@@ -92,9 +97,9 @@ def _now_and_then(workers: Workers | None) -> Workers:
     return ask
 
 
-def _pause(console: Console, seconds: float) -> None:
-    """Wait, but not for long once the terminal has another size."""
-    size, until = console.size, time.monotonic() + seconds
+def _pause(console: Console, size: tuple[int, int], seconds: float) -> None:
+    """Wait, but not for long once the terminal has another size than that of the last picture."""
+    until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and console.size == size:
         time.sleep(min(left, 0.1))
 
