@@ -213,12 +213,12 @@ def _close(launch: str) -> None:
         sweep.remake_results()
 
 
-def _status(sweep: SweepFolder, *, every: bool = False, axes: bool = True) -> str:
+def _status(sweep: SweepFolder, *, axes: bool = True) -> str:
     """Return where a sweep stands, with what its schedulers say if it has any."""
     from tc_sweeps.report import sweep_status
 
     submitted, at_work = _submitted(sweep)
-    return sweep_status(sweep.path, every=every, axes=axes, submitted=submitted, at_work=at_work)
+    return sweep_status(sweep, axes=axes, submitted=submitted, at_work=at_work)
 
 
 def _submitted(sweep: SweepFolder) -> tuple[list[str], bool]:
@@ -235,7 +235,7 @@ def status(arguments: argparse.Namespace) -> None:
     from tc_sweeps.report import all_sweeps, find_sweep
 
     every = arguments.all
-    print(_status(find_sweep(arguments.sweep), every=every) if arguments.sweep else all_sweeps(every=every))
+    print(_status(find_sweep(arguments.sweep, every=every)) if arguments.sweep else all_sweeps(every=every))
 
 
 def watch(arguments: argparse.Namespace) -> None:
@@ -243,11 +243,11 @@ def watch(arguments: argparse.Namespace) -> None:
     from tc_sweeps.report import find_sweep, parse_where
     from tc_sweeps.report.watch import watch
 
-    sweep = find_sweep(arguments.sweep)
+    sweep = find_sweep(arguments.sweep, every=arguments.all)
     where, metrics = parse_where(arguments.where), _names(arguments.metrics)
     try:
         watch(
-            sweep.path,
+            sweep,
             metrics=metrics,
             where=where,
             every=arguments.every,
@@ -262,7 +262,8 @@ def compare(arguments: argparse.Namespace) -> None:
     from tc_sweeps.report import compare_text, parse_where
 
     where, metrics = parse_where(arguments.where), _names(arguments.metrics)
-    print(compare_text(arguments.a, arguments.b, metrics=metrics, where=where, file=arguments.csv))
+    text = compare_text(arguments.a, arguments.b, metrics=metrics, where=where, every=arguments.all, file=arguments.csv)
+    print(text)
 
 
 def _names(given: Sequence[str]) -> list[str]:
@@ -287,19 +288,21 @@ def cancel(arguments: argparse.Namespace) -> None:
 
 def table(arguments: argparse.Namespace) -> None:
     """Print and write the table of a sweep."""
-    from tc_sweeps.report import parse_where, write_table
+    from tc_sweeps.report import find_sweep, parse_where, write_table
 
-    print(write_table(arguments.sweep, where=parse_where(arguments.where), every=arguments.all))
+    print(write_table(find_sweep(arguments.sweep, every=arguments.all), where=parse_where(arguments.where)))
 
 
 def figure(arguments: argparse.Namespace) -> None:
     """Draw the figure of a sweep."""
-    from tc_sweeps.report import draw_experiment, draw_xy, parse_where
+    from tc_sweeps.report import draw_experiment, draw_xy, find_sweep, parse_where
 
     where = parse_where(arguments.where)
+    sweep = find_sweep(arguments.sweep, every=arguments.all)
     given = {name for name in ("experiment", "x", "y", "by") if getattr(arguments, name)}
     if given <= {"experiment"}:
-        print(draw_experiment(arguments.sweep, arguments.experiment, where=where))
+        print(draw_experiment(sweep, arguments.experiment, where=where))
+        _tell_unseen([sweep])
         return
     if "experiment" in given:
         raise ConfigError("--as draws the figure of an experiment as it is: leave it out, or --x, --y and --by.")
@@ -309,15 +312,26 @@ def figure(arguments: argparse.Namespace) -> None:
         )
     if "y" not in given:
         raise ConfigError("--x needs --y: a metric or a fact, as in --y artifacts/per_ngram.")
-    print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by, where=where))
+    print(draw_xy(sweep, arguments.x, arguments.y, arguments.by, where=where))
+    _tell_unseen([sweep])
+
+
+def _tell_unseen(sweeps: Iterable[SweepFolder]) -> None:
+    """Say of how many runs of earlier plans nothing was made, where there are some."""
+    from tc_sweeps.report.frame import unseen
+
+    for sentence in filter(None, dict.fromkeys(map(unseen, sweeps))):
+        print(sentence)
 
 
 def report(arguments: argparse.Namespace) -> None:
     """Write the HTML report of some sweeps."""
-    from tc_sweeps.report import parse_where, write_report
+    from tc_sweeps.report import find_sweep, parse_where, write_report
 
-    path = write_report(arguments.sweeps, where=parse_where(arguments.where))
+    sweeps = [find_sweep(sweep, every=arguments.all) for sweep in arguments.sweeps]
+    path = write_report(sweeps, where=parse_where(arguments.where))
     print(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    _tell_unseen(sweeps)
     if arguments.open and not webbrowser.open(path.resolve().as_uri()):
         raise ConfigError(f"No browser was found here: open {path.resolve()} in one yourself.")
 
@@ -336,8 +350,7 @@ def sync(arguments: argparse.Namespace) -> None:
 
     try:
         synced = sync_sweep(
-            find_sweep(arguments.sweep),
-            every=arguments.all,
+            find_sweep(arguments.sweep, every=arguments.all),
             timeout=arguments.timeout,
             retries=arguments.retries,
             dry_run=arguments.dry_run,
@@ -391,7 +404,11 @@ def _parser() -> argparse.ArgumentParser:
     sweep = argparse.ArgumentParser(add_help=False)
     sweep.add_argument("sweep", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder")
     planned = argparse.ArgumentParser(add_help=False)
-    planned.add_argument("--all", action="store_true", help="also the runs of earlier plans of this sweep")
+    planned.add_argument(
+        "--all",
+        action="store_true",
+        help="also the runs of earlier commands, which the latest -m does not name",
+    )
     filtered = argparse.ArgumentParser(add_help=False)
     filtered.add_argument(
         "--where",
@@ -415,7 +432,7 @@ def _parser() -> argparse.ArgumentParser:
     stands.set_defaults(function=status)
     watched = verbs.add_parser(
         "watch",
-        parents=[sweep, filtered, measured],
+        parents=[sweep, planned, filtered, measured],
         help="show a sweep as it trains: states, steps, and the curves of some metrics",
         description="Show a sweep in the terminal until it is done: a row for each run of a small sweep, else for each "
         "group of runs that differ in their seed alone, with the latest value of each metric and its curve (from its "
@@ -436,7 +453,7 @@ def _parser() -> argparse.ArgumentParser:
     tabled.set_defaults(function=table)
     compared = verbs.add_parser(
         "compare",
-        parents=[filtered, measured],
+        parents=[planned, filtered, measured],
         help="say what differs between two sweeps or runs: configs, and metrics with intervals",
         description="Print in which config keys two sweeps (or runs) differ, and by how much their metrics: the mean "
         "of B - A over runs matched by seed and all keys that both have, with a 95 % Student t interval, for each "
@@ -446,7 +463,7 @@ def _parser() -> argparse.ArgumentParser:
         compared.add_argument(side, metavar=side.upper(), help="a SWEEP, as elsewhere, or SWEEP/RUN_ID")
     compared.add_argument("--csv", type=Path, metavar="FILE", help="also write the differences to this file")
     compared.set_defaults(function=compare)
-    drawn = verbs.add_parser("figure", parents=[sweep, filtered], help="draw a sweep from its local files")
+    drawn = verbs.add_parser("figure", parents=[sweep, planned, filtered], help="draw a sweep from its local files")
     drawn.add_argument("--as", dest="experiment", metavar="EXPERIMENT", help="draw it as this experiment's figure")
     drawn.add_argument("--x", metavar="KEY", help="a config key, a fact, or step")
     drawn.add_argument("--y", metavar="METRIC", help="a metric or a fact")
@@ -454,7 +471,7 @@ def _parser() -> argparse.ArgumentParser:
     drawn.set_defaults(function=figure)
     reported = verbs.add_parser(
         "report",
-        parents=[filtered],
+        parents=[planned, filtered],
         help="write one HTML page about a sweep, or about several",
         description="Write report.html into the folder of the sweep, or of the first of several: one file that needs "
         "no network, with means over seeds, curves, survival curves, a table of all runs and what each one says.",

@@ -9,10 +9,19 @@ import pandas as pd
 
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.artifacts import printable_lines
-from tc_sweeps.report.frame import config_keys, find_run, find_sweep, hint, listed, load_sweep, names_sweep
+from tc_sweeps.report.frame import (
+    config_keys,
+    find_run,
+    find_sweep,
+    hint,
+    listed,
+    load_sweep,
+    names_sweep,
+    runs_text,
+    unseen,
+)
 from tc_sweeps.report.intervals import plain, spell
 from tc_sweeps.report.matching import Matching, differences, grouped, matching_of, ordered, spelled, values_of
-from tc_sweeps.report.status import runs_text
 from tc_sweeps.report.table import KEY_METRICS, columns_text
 from tc_sweeps.report.where import Where, spell_where
 
@@ -26,15 +35,17 @@ def compare_text(
     *,
     metrics: Sequence[str] = (),
     where: Where | None = None,
+    every: bool = False,
     file: Path | None = None,
 ) -> str:
     """Return as text what differs between two sweeps or runs: config keys, runs without a counterpart, metrics.
 
     `a` and `b` are as in `find_sweep`, or SWEEP/RUN_ID as in `find_run`; `metrics` chooses among those that both have
-    (none: the main ones); `where` chooses runs on both sides; `file` gets the table of `differences` as CSV. Raises
+    (none: the main ones); `where` chooses runs on both sides, `every` adds those of earlier plans; `file`
+    gets the table of `differences` as CSV. Raises
     `ConfigError` where there is no such sweep, no run has finished, no metric is in both, or both are the same.
     """
-    (path_a, runs_a), (path_b, runs_b) = _load(a, where), _load(b, where)
+    (path_a, runs_a, unseen_a), (path_b, runs_b, unseen_b) = (_load(side, where, every=every) for side in (a, b))
     if path_a == path_b:
         raise ConfigError(f"'{a}' and '{b}' are the same: there is nothing to compare.")
     finished_a, finished_b = _finished(a, runs_a, where), _finished(b, runs_b, where)
@@ -53,20 +64,22 @@ def compare_text(
         _matched_text(finished_a, finished_b, how),
         _table_text(table, how.keys),
         _left_out_text(metrics, names),
+        "\n".join(filter(None, dict.fromkeys([unseen_a, unseen_b]))),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _load(side: str | Path, where: Where | None) -> tuple[Path, pd.DataFrame]:
-    """Return where a sweep or run lies, and its runs."""
+def _load(side: str | Path, where: Where | None, *, every: bool) -> tuple[Path, pd.DataFrame, str]:
+    """Return where a sweep or run lies, its runs, and the sentence about runs of the sweep that are left out."""
     if names_sweep(side) or not names_sweep(Path(side).parent):
-        return find_sweep(side).path.resolve(), load_sweep(side, where=where)
+        sweep = find_sweep(side, every=every)
+        return sweep.path.resolve(), load_sweep(sweep, where=where), unseen(sweep)
     run = find_run(side)
     runs = load_sweep(run.path.parent, where=where, every=True)
     runs = runs[runs["run_id"] == run.run_id]
     if runs.empty:
         raise ConfigError(f"The run '{side}' is not one of those with {spell_where(where)}.")
-    return run.path, runs
+    return run.path, runs, ""
 
 
 def _finished(side: str | Path, runs: pd.DataFrame, where: Where | None) -> pd.DataFrame:

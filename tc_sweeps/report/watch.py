@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.console import Group as Stacked
@@ -19,7 +18,7 @@ from rich.text import Text
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.artifacts import printable_lines
 from tc_sweeps.report.following import Following, Group
-from tc_sweeps.report.frame import hint, listed, typed
+from tc_sweeps.report.frame import Sweep, hint, listed, typed
 from tc_sweeps.report.intervals import plain
 from tc_sweeps.report.sparkline import average, mean_curve, sparkline
 from tc_sweeps.report.status import STATES, headline, is_done
@@ -36,7 +35,7 @@ Workers = Callable[[], Sequence[str]]  # what schedulers say of a sweep's worker
 
 
 def watch(
-    sweep: str | Path,
+    sweep: Sweep,
     *,
     metrics: Sequence[str] = (),
     where: Where | None = None,
@@ -114,7 +113,7 @@ def picture(
     if not following.runs:
         return Stacked(_text(f"The sweep '{following.folder.path.name}' has no runs yet."))
     head = [*_head(following), *workers]
-    notes = []
+    notes = [following.unseen] if following.unseen else []
     if any(run["state"] == "failed" for run in following.runs):
         notes.append(f"Why runs failed: tc-sweeps status {typed(following.folder.path)}")
     # An empty line, two of titles, notes, one about metrics that may have no room, and the cursor.

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from tc_sweeps.config import ConfigError, resolve
-from tc_sweeps.report import all_sweeps, load_sweep, sweep_status
+from tc_sweeps.report import all_sweeps, find_sweep, load_sweep, sweep_status
 from tc_sweeps.store import RunFolder, SweepFolder, Worker
 
 COMMAND = "python -m tc_sweeps -m sweep=s model.width=8,16"
@@ -177,7 +177,8 @@ def test_runs_of_earlier_plans_come_when_asked_for(outputs: Path) -> None:
     launched(outputs)
     finish(outputs, {"seed": 1})
     assert "s: 1 run:" in sweep_status("s")
-    assert "s: 2 runs:" in sweep_status("s", every=True)
+    assert "\n\nNot shown: 1 run of earlier commands of 's'; --all adds them.\n" in sweep_status("s")
+    assert "s: 2 runs:" in sweep_status(find_sweep("s", every=True))
 
 
 def test_runs_of_several_worlds_have_a_status(outputs: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tc_sweeps.report.frame import Sweep
 from tc_sweeps.report.html.page import page
 from tc_sweeps.report.html.payload import gather
 from tc_sweeps.report.where import Where, name_where
@@ -17,7 +18,7 @@ __all__ = ["write_report"]
 LEAST_BYTES, BYTES_PER_RUN, MOST_BYTES = 5_000_000, 1_000, 10_000_000
 
 
-def write_report(sweeps: str | Path | Sequence[str | Path], *, where: Where | None = None) -> Path:
+def write_report(sweeps: Sweep | Sequence[Sweep], *, where: Where | None = None) -> Path:
     """Write the report of a sweep, or of several into the folder of the first one; return its path.
 
     It is one file, `report.html`, with everything in it: means over seeds against every axis, curves over training,
@@ -26,7 +27,7 @@ def write_report(sweeps: str | Path | Sequence[str | Path], *, where: Where | No
     in its name. Runs need not have finished. Raises `ConfigError` where there is no such sweep, no run in any, or none
     that is chosen.
     """
-    gathered = gather([sweeps] if isinstance(sweeps, str | Path) else sweeps, where)
+    gathered = gather([sweeps] if isinstance(sweeps, Sweep) else sweeps, where)
     room = min(max(LEAST_BYTES, BYTES_PER_RUN * len(gathered.runs)), MOST_BYTES)
     empty = page(gathered.title, gathered.sweeps, "")
     text = page(gathered.title, gathered.sweeps, gathered.payload(room - len(empty.encode())))
