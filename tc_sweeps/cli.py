@@ -196,6 +196,8 @@ class _Answer:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         if isinstance(error, KeyboardInterrupt):
             self.code, sentence = 130, "Interrupted. The same command trains what is missing."
+        elif isinstance(error, BrokenPipeError):
+            return False
         elif self._own_words and isinstance(
             error, ConfigError | RunFailed | SweepFailed | HydraException | OmegaConfBaseException | YAMLError | OSError
         ):
@@ -454,10 +456,11 @@ def _parser() -> argparse.ArgumentParser:
     compared = verbs.add_parser(
         "compare",
         parents=[planned, filtered, measured],
-        help="say what differs between two sweeps or runs: configs, and metrics with intervals",
+        help="say what differs between two sweeps or runs, configs and metrics with intervals; writes nothing",
         description="Print in which config keys two sweeps (or runs) differ, and by how much their metrics: the mean "
         "of B - A over runs matched by seed and all keys that both have, with a 95 % Student t interval, for each "
-        "group of shared axes. Where seeds cannot be matched, the difference of the means (Welch). Writes nothing.",
+        "group of shared axes. Where seeds cannot be matched, or draw other data on each side, the difference of the "
+        "means (Welch). Writes nothing but the FILE of --csv.",
     )
     for side in ("a", "b"):
         compared.add_argument(side, metavar=side.upper(), help="a SWEEP, as elsewhere, or SWEEP/RUN_ID")
@@ -539,6 +542,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run `tc-sweeps VERB ...`."""
+    try:
+        try:
+            _answer()
+        finally:
+            sys.stdout.flush()  # here, where it can be said what it means that nobody reads
+    except BrokenPipeError:
+        # The reader, such as head, has what it wants: end as a command does that SIGPIPE ends, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes on its way out
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _answer() -> None:
+    """Do what is typed and end with the exit code, or with the sentence that says what is wrong."""
     if sys.argv[1:2] == ["run"]:
         sys.exit(run(sys.argv[2:], program="tc-sweeps run"))
     if sys.argv[1:2] == ["plan"]:
@@ -546,5 +562,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         arguments.function(arguments)
+    except BrokenPipeError:
+        raise
     except (ConfigError, OSError) as error:
         sys.exit(str(error))

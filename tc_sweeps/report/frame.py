@@ -101,9 +101,9 @@ def find_run(run: str | Path) -> RunFolder:
             f"{folder.path.name}/RUN_ID, of which the beginning is enough."
         )
     if parent == Path():
-        raise ConfigError(
-            f"'{run}' does not name a run: write SWEEP/RUN_ID, or its path; the beginning of an id is enough."
-        )
+        how = "write SWEEP/RUN_ID, or its path; the beginning of an id is enough"
+        names = [found.name for found in find_sweeps()]
+        raise ConfigError(f"'{run}' does not name a run{hint(beginning, names, how)}")
     folder = find_sweep(parent, every=True)
     names = [found.run_id for found in folder.runs()]
     meant = [name for name in names if name.startswith(beginning)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,9 @@ def _widths(outputs: Path) -> None:
         ("watch nope", "it holds widths."),
         ("compare widths widths", "'widths' and 'widths' are the same: there is nothing to compare."),
         ("compare widths nope", "it holds widths."),
+        ("compare widths widhts", "; did you mean 'widths'?"),
+        ("compare widths widhts/ab", "There is no sweep 'widhts' in "),
+        ("artifacts widhts", "'widhts' does not name a run; did you mean 'widths'?"),
         ("compare widths widths/x --metrics train/loss", "The sweep 'widths' has no run 'x'; it has "),
         ("status", "widths  4 runs: 4 finished\n"),
     ],
@@ -196,6 +200,20 @@ def test_a_run_with_no_artifact_says_so(
     assert answer(monkeypatch, capsys, "artifacts", f"s/{run.run_id}") == said
     filtered = answer(monkeypatch, capsys, "artifacts", f"s/{run.run_id}", "--label", "hallucination")
     assert filtered == f"{said}None is kept with label hallucination.\n"
+
+
+@pytest.mark.parametrize("runs", [1, 39])
+def test_who_reads_only_the_beginning_ends_a_command_without_a_word(outputs: Path, runs: int) -> None:
+    for seed in range(runs):  # of few, all is written when the command ends; of many, before
+        made.finished_random_run(outputs, "s", {"seed": seed}, ratio=lambda _: 18)
+    reading, writing = os.pipe()
+    os.close(reading)  # head is gone before anything is written
+    code = "from tc_sweeps.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "table", "s"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def test_artifacts_are_read_without_torch(outputs: Path) -> None:
