@@ -112,7 +112,16 @@ def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[di
     return [outcomes[place] for place in range(len(jobs))]
 
 
-job.many, job.check = many, check  # type: ignore[attr-defined]
+def require(settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where the keys of `hydra.launcher` mean a scheduler that does not answer here."""
+    launch = Launch.of(settings)
+    if launch.executor != "local":
+        from tc_sweeps.sweep.cluster import executor_of
+
+        executor_of(launch.executor).require(launch.scheduler)
+
+
+job.many, job.check, job.require = many, check, require  # type: ignore[attr-defined]
 
 
 def _task_of(composed: DictConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tc_sweeps.report.frame import (
 )
 from tc_sweeps.report.trials import load_trials
 from tc_sweeps.report.where import in_order, spell_value
-from tc_sweeps.store.folder import OUTPUTS
+from tc_sweeps.store.folder import OUTPUTS, has_diverged
 from tc_sweeps.store.lease import standing
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -200,15 +200,20 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> st
         lines.append(("To look again:", f"tc-sweeps status {name}"))
     elif missing:
         lines.append((purpose, _again(plan)))
-    if counts["failed"] and not counts["running"] and not folder.is_search:  # a search tries something else
+    hopeless = sum(map(has_diverged, runs))
+    # A search tries something else by itself.
+    if counts["failed"] > hopeless and not counts["running"] and not folder.is_search:
         lines.append(("To try what failed again:", _again(plan, failed=True)))
     if counts["finished"]:
         lines.append(("To see the numbers:", f"tc-sweeps table {name}"))
     if counts["finished"] and not counts["running"] and not missing:
         drawing = f"tc-sweeps figure {name}" if own_figure(folder) else figure_command(folder.path, run_frame(runs))
         lines.append(("To draw them:", drawing))
-    width = max(len(purpose) for purpose, _ in lines)
-    return "\n".join(f"{purpose.ljust(width)}  {command}" for purpose, command in lines)
+    width = max((len(purpose) for purpose, _ in lines), default=0)
+    told = [f"{purpose.ljust(width)}  {command}" for purpose, command in lines]
+    if hopeless and not folder.is_search:
+        told.append("Runs whose loss exploded would do so again, bit for bit: they need other settings.")
+    return "\n".join(told)
 
 
 def _again(plan: dict[str, Any], *, failed: bool = False) -> str:

@@ -110,6 +110,10 @@ class WorkerState:
 class Executor(Protocol):
     """A way to have tasks run elsewhere: the modules `slurm` and `ray` of `tc_sweeps.sweep.executors`."""
 
+    def require(self, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError where nothing can be submitted from here."""
+        ...
+
     def submit(self, task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> tuple[str, str | None]:
         """Submit so many workers; return what names them, and the cluster's address where it has one.
 

@@ -159,6 +159,18 @@ def test_failed_runs_are_tried_again_by_the_same_command(outputs: Path, command:
     finish(outputs, {"model.width": 8})
     fail(outputs, {"model.width": 16}, "some reason")
     assert f"To try what failed again:  {again}\n" in sweep_status("s")
+    assert "exploded" not in sweep_status("s")
+
+
+def test_what_would_fail_again_is_not_offered_to_be_tried(outputs: Path) -> None:
+    launched(outputs)
+    finish(outputs, {"model.width": 8})
+    fail(outputs, {"model.width": 16}, "the loss was not finite at step 3; a lower training.learning_rate may help")
+    text = sweep_status("s")
+    assert "retry_failed" not in text
+    assert text.splitlines()[-1].startswith("Runs whose loss exploded would do so again")
+    fail(outputs, {"model.width": 32}, "some reason")
+    assert "retry_failed" in sweep_status("s")
 
 
 def test_a_finished_sweep_is_to_be_looked_at(outputs: Path) -> None:

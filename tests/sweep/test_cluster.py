@@ -99,12 +99,7 @@ def test_where_no_scheduler_answers_status_says_so(tmp_path: Path, monkeypatch: 
     folder.add_submission(vars(replace(submission(), id="13", done=True)))
     assert len(standings(folder)[0]) == 1, "nobody is asked about what is known to be done"
     with pytest.raises(ConfigError, match="there is no sbatch here"):
-        slurm.submit(
-            Task("", [], Launch(), ""),
-            1,
-            {"time": 60},
-            tmp_path,
-        )
+        slurm.require({})
 
 
 def test_what_can_be_cancelled_is_though_another_scheduler_does_not_answer(
