@@ -551,23 +551,30 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run `tc-sweeps VERB ...`."""
+    end_by(_answer)
+
+
+def end_by(answer: Callable[[], int | None]) -> None:
+    """Exit with the code that a command returns."""
     try:
         try:
-            _answer()
+            code = answer()
         finally:
             sys.stdout.flush()  # here, where it can be said what it means that nobody reads
     except BrokenPipeError:
         # The reader, such as head, has what it wants: end as a command does that SIGPIPE ends, without a word.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes on its way out
-        sys.exit(128 + signal.SIGPIPE)
+        code = 128 + signal.SIGPIPE
+    if code:
+        sys.exit(code)
 
 
-def _answer() -> None:
-    """Do what is typed and end with the exit code, or with the sentence that says what is wrong."""
+def _answer() -> int | None:
+    """Do what is typed; return the exit code, or end with the sentence that says what is wrong."""
     if sys.argv[1:2] == ["run"]:
-        sys.exit(run(sys.argv[2:], program="tc-sweeps run"))
+        return run(sys.argv[2:], program="tc-sweeps run")
     if sys.argv[1:2] == ["plan"]:
-        sys.exit(plan(sys.argv[2:]))
+        return plan(sys.argv[2:])
     arguments = _parser().parse_args()
     try:
         arguments.function(arguments)
@@ -575,3 +582,4 @@ def _answer() -> None:
         raise
     except (ConfigError, OSError) as error:
         sys.exit(str(error))
+    return None

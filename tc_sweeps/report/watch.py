@@ -25,7 +25,8 @@ from tc_sweeps.report.status import STATES, headline, is_done
 from tc_sweeps.report.table import MOST_RUNS, WIDTH
 from tc_sweeps.report.where import Where
 
-DEFAULT_METRICS = ["train/excess_loss", "artifacts/per_ngram", "generalization/recall", "hallucination/per_context"]
+# What it is about first: in a narrow terminal the last ones have no room.
+DEFAULT_METRICS = ["generalization/recall", "hallucination/per_context", "artifacts/per_ngram", "train/excess_loss"]
 SPARKS = (16, 8, 5)  # characters of a sparkline: the most that leave room for all metrics
 PATIENCE = 10.0  # times that a look takes until the next one: the cores are for training
 SCHEDULER_SECONDS = 15.0  # between questions to schedulers, which many ask
@@ -174,14 +175,13 @@ def _table(
     for name in [*keys, "runs", "step", *curves]:
         parent, dot, last = name.replace(".", "/").rpartition("/")
         title = _text(f"{parent}{dot}\n{last}")
-        table.add_column(title, justify="left" if name == "runs" else "right", no_wrap=True)
-        if name in curves:
-            table.add_column("", no_wrap=True)
+        table.add_column(title, justify="left" if name == "runs" or name in curves else "right", no_wrap=True)
+    latest = {name: [plain(value) or "-" for _, value in means] for name, means in curves.items()}
     for place, group in enumerate(groups):
         cells = [*map(_text, group.values), _states(group), Text(_steps(group))]
-        for means in curves.values():
-            values, latest = means[place]
-            cells += [Text(plain(latest) or "-"), Text(sparkline(values, sparks), style="cyan")]
+        for name, means in curves.items():  # number and curve in one: both have room under one title
+            number = latest[name][place].rjust(max(map(len, latest[name])))
+            cells.append(Text.assemble(f"{number}  ", (sparkline(means[place][0], sparks), "cyan")))
         table.add_row(*cells)
     return table
 

@@ -53,11 +53,9 @@ def test_a_sweep_is_watched_until_it_is_done(shell: Path, command: Command) -> N
     _hold(training, shell, evaluations=3)
     with Terminal(WATCH, shell, size=(20, 120), env=own_environment()) as terminal:
         row, left = r"^ +(8|16) +0 +running +\d.*[▁-█]{3}", r"% of 16,000 steps done, about .* left"
-        terminal.wait_until(lambda: all(_shown(terminal, part) for part in (row, left, "artifacts/")))
+        terminal.wait_until(lambda: all(_shown(terminal, part) for part in (row, left, "train/")))
         terminal.resize(12, 50)
-        terminal.wait_until(
-            lambda: _shown(terminal, "^In a wider terminal: ") and not _shown(terminal, "^ .*artifacts/")
-        )
+        terminal.wait_until(lambda: _shown(terminal, "^In a wider terminal: ") and not _shown(terminal, "^ .*train/"))
         training.send_signal(signal.SIGCONT)
         assert terminal.end() == 0
     assert "s: 4 runs: 4 finished" in terminal.lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from tc_sweeps.report import find_sweep, load_sweep
 from tc_sweeps.report.curves import figure_xy
 from tc_sweeps.report.html.payload import gather
 from tc_sweeps.store import SweepFolder
+
+MAIN = "from tc_sweeps.cli import main; main()"
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *typed: str) -> str:
@@ -202,16 +205,13 @@ def test_a_run_with_no_artifact_says_so(
     assert filtered == f"{said}None is kept with label hallucination.\n"
 
 
-@pytest.mark.parametrize("runs", [1, 39])
-def test_who_reads_only_the_beginning_ends_a_command_without_a_word(outputs: Path, runs: int) -> None:
-    for seed in range(runs):  # of few, all is written when the command ends; of many, before
-        made.finished_random_run(outputs, "s", {"seed": seed}, ratio=lambda _: 18)
+@pytest.mark.parametrize("typed", ["-m tc_sweeps --help", f"-c '{MAIN}' table s", f"-c '{MAIN}' plan seed=0,1"])
+def test_who_reads_only_the_beginning_ends_a_command_without_a_word(outputs: Path, typed: str) -> None:
+    made.finished_random_run(outputs, "s", {}, ratio=lambda _: 18)
     reading, writing = os.pipe()
     os.close(reading)  # head is gone before anything is written
-    code = "from tc_sweeps.cli import main; main()"
-    ended = subprocess.run(
-        [sys.executable, "-c", code, "table", "s"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
-    )
+    command = [sys.executable, *shlex.split(typed)]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (141, "")
 
