@@ -543,7 +543,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Make or update a saved view of a sweep at Weights & Biases: its runs grouped by the axes, with "
         "seeds averaged. A sweep of an experiment also gets a report with the figure, the claim, the verdict and the "
         "command. The same command again updates both, and leaves them alone where nothing has changed. Without an "
-        "account, SWEEP/dashboard.json holds what W&B would show. Needs the extra 'tc-sweeps[dashboard]'.",
+        "account, SWEEP/dashboard.json holds what W&B would show. Needs the extra: pip install -e '.[dashboard]'.",
     )
     shown.set_defaults(function=dashboard)
     return parser

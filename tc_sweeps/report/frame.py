@@ -170,13 +170,15 @@ def _is_sweep(path: Path) -> bool:
 def load_sweep(sweep: Sweep, *, where: Where | None = None, every: bool = False) -> pd.DataFrame:
     """Return one row per run: where it stands, its config keys, its facts, and the last value of each metric.
 
-    The runs are those of the sweep's plan; `every=True` adds those of earlier plans. `sweep` is a name under outputs/
-    or a path. Lists among the config values come as tuples, so that runs can be grouped by them.
+    Runs of all states are there, and one in training or that failed has the values of its last evaluation, not of its
+    last step: `where={"state": "finished"}` leaves them out. The runs are those of the sweep's plan; `every=True` adds
+    those of earlier plans. `sweep` is a name under outputs/ or a path. Lists among the config values come as tuples, so
+    that runs can be grouped by them.
 
-    `where` keeps the runs whose config agrees with it in every key: `{"model.width": 32, "seed": [0, 1]}` are the runs
-    of width 32 with the seed 0 or 1. Of several values one must hold; a tuple may also be one value that is a list,
-    and None matches null, also in runs of a world that does not have the key. Raises `ConfigError` where there is no
-    such sweep, for a key that no run has, and where no run is left.
+    `where` keeps the runs whose config (or `state`) agrees with it in every key: `{"model.width": 32, "seed": [0, 1]}`
+    are the runs of width 32 with the seed 0 or 1. Of several values one must hold; a tuple may also be one value that
+    is a list, and None matches null, also in runs of a world that does not have the key. Raises `ConfigError` where
+    there is no such sweep, for a key that no run has, and where no run is left.
     """
     folder = find_sweep(sweep, every=every)
     results = folder.results()
@@ -192,7 +194,7 @@ def chosen(runs: pd.DataFrame, where: Where, sweep: SweepFolder) -> pd.DataFrame
     """Return the runs that agree with `where`, as `load_sweep` says; `sweep` is whose they are."""
     if not isinstance(where, Mapping):
         raise ConfigError(f"where={where!r} is no dict of keys and values, as in where={{'model.width': [8, 16]}}.")
-    keys = config_keys(runs)
+    keys = [*config_keys(runs), "state"]
     kept = pd.Series(True, index=runs.index)
     for key, wanted in where.items():
         if key not in keys:

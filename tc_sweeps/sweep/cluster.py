@@ -136,7 +136,7 @@ def executor_of(name: str) -> Executor:
         return cast(Executor, import_module(f"tc_sweeps.sweep.executors.{name}"))
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"hydra/launcher={name} needs the package {error.name}: install tc_sweeps with the extra [{name}]."
+            f"hydra/launcher={name} needs the package {error.name}: install the extra with pip install -e '.[{name}]'."
         ) from error
 
 

@@ -150,7 +150,7 @@ def test_without_its_scheduler_nothing_is_queued(
     monkeypatch.setitem(sys.modules, "ray", None)
     code, out, err = launch(*sweep, "hydra/launcher=ray")
     assert (code, out) == (1, "")
-    assert err == "hydra/launcher=ray needs the package ray: install tc_sweeps with the extra [ray].\n"
+    assert err == "hydra/launcher=ray needs the package ray: install the extra with pip install -e '.[ray]'.\n"
     assert not list(shell.iterdir())
 
 

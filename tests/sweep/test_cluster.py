@@ -148,7 +148,7 @@ def test_launches_that_cannot_be() -> None:
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tc_sweeps.sweep.executors.slurm")
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ConfigError, match=r"needs the package submitit: .* the extra \[slurm\]"):
+    with pytest.raises(ConfigError, match=r"needs the package submitit: .* pip install -e '\.\[slurm\]'"):
         executor_of("slurm")
 
 
