@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import (
+    Sweep,
     config_keys,
     differ,
     facts,
@@ -35,6 +36,7 @@ from tc_sweeps.report.frame import (
 from tc_sweeps.report.intervals import what_is_drawn
 from tc_sweeps.report.metrics import unit
 from tc_sweeps.report.where import Where, name_where, spell_value
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 FEW = 12  # so many values of x have a tick each
 LONGEST_LABEL = 42  # characters beside an axis
@@ -42,9 +44,7 @@ CEILING_PER_NGRAM = "ceiling per distinct training n-gram"
 CEILINGS = {"artifacts/count": "artifacts/ceiling", "artifacts/per_ngram": CEILING_PER_NGRAM}
 
 
-def draw_xy(
-    sweep: str | Path, x: str, y: str, by: str | Sequence[str] | None = None, *, where: Where | None = None
-) -> Path:
+def draw_xy(sweep: Sweep, x: str, y: str, by: str | Sequence[str] | None = None, *, where: Where | None = None) -> Path:
     """Draw the metric or fact `y` against `x`, one line per value of `by`; return the path of the PNG.
 
     `x` is a config key, a fact, or `step` for curves over training. Lines are means and bars (bands over training) 95 %
@@ -55,29 +55,29 @@ def draw_xy(
     `<sweep>/figures/<y>_against_<x>.png`, with a PDF beside it. Raises `ConfigError` for an unknown column, naming the
     nearest, where `y` is undefined in every run, and where more than one axis is left.
     """
-    path = find_sweep(sweep).path
+    folder = find_sweep(sweep)
     by = [by] if isinstance(by, str) else list(by or [])
-    figure = figure_xy(path, x, y, by, where)
+    figure = figure_xy(folder, x, y, by, where)
     name = "_".join([_safe(y), "against", _safe(x), *(["by", *map(_safe, by)] if by else [])])
-    return style.save(figure, path / "figures" / f"{name}{name_where(where)}")[0]
+    return style.save(figure, folder.path / "figures" / f"{name}{name_where(where)}")[0]
 
 
-def figure_xy(path: Path, x: str, y: str, by: Sequence[str] = (), where: Where | None = None) -> Figure:
+def figure_xy(sweep: Path | SweepFolder, x: str, y: str, by: Sequence[str] = (), where: Where | None = None) -> Figure:
     """Return the figure that `draw_xy` writes."""
-    runs = load_finished(path, where)
+    runs = load_finished(sweep, where)
     keys, metrics = config_keys(runs), metric_names(runs)
     _known("--x", x, ["step", *keys, *facts(runs)], differ(runs))
     _known("--y", y, [*metrics, *facts(runs)], f"its metrics are {listed(metrics, len(metrics))}")
     for name in by:
         _known("--by", name, [*keys, *facts(runs)], differ(runs))
     if not pd.to_numeric(runs[y], errors="coerce").notna().any():
-        raise ConfigError(f"--y {y} is undefined in every finished run of the sweep '{path.name}'.")
+        raise ConfigError(f"--y {y} is undefined in every finished run of the sweep '{sweep.name}'.")
     by = [*by, *_axis_left(runs, x, by)]
     if x == "step":
-        curves = load_curves(path, where=where)
+        curves = load_curves(sweep, where=where)
         runs = to_the_end(curves[curves["run_id"].isin(runs["run_id"])], by)
     figure = _figure(runs, x, y, by, where)
-    style.caption(figure, left_out(path, where))
+    style.caption(figure, left_out(sweep, where))
     return figure
 
 

@@ -170,6 +170,15 @@ def test_load_sweep_by_name_and_by_path_with_one_row_per_run(outputs: Path) -> N
     assert list(fully_fitted(runs[runs["data.num_sentences"] == 4000]).unique()) == [False]
 
 
+def test_runs_of_all_states_are_there_and_can_be_chosen_by_state(outputs: Path) -> None:
+    made.sizes_sweep(outputs)
+    assert set(load_sweep("figure2")["state"]) == {"finished", "failed"}
+    assert len(load_sweep("figure2", where={"state": "finished"})) == 30
+    assert len(load_sweep("figure2", where={"state": ["failed", "running"]})) == 1
+    with pytest.raises(ConfigError, match=r"has state=running; there are failed and finished\."):
+        load_sweep("figure2", where={"state": "running"})
+
+
 def test_every_adds_the_runs_of_earlier_plans(outputs: Path) -> None:
     run = made.finished_random_run(outputs, "s", {"seed": 0}, ratio=lambda _: 18)
     made.finished_random_run(outputs, "s", {"seed": 1}, ratio=lambda _: 18)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report.frame import (
+    Sweep,
     experiments,
     figure_command,
     find_sweep,
@@ -45,7 +46,7 @@ class Drawing(NamedTuple):
 __all__ = ["Drawing", "draw_experiment", "experiments", "figure_module"]
 
 
-def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: Where | None = None) -> Drawing:
+def draw_experiment(sweep: Sweep, experiment: str | None = None, *, where: Where | None = None) -> Drawing:
     """Draw an experiment's figure from a sweep's runs into `<sweep>/figures/<experiment>.png` and `.pdf`.
 
     Without `experiment`, the one that the sweep was launched as, or that has its name; a search has a figure of its
@@ -57,7 +58,7 @@ def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: 
     if experiment is None:
         experiment = own_figure(folder)
         if experiment is None:
-            example = figure_command(path, load_sweep(path, where=where))
+            example = figure_command(path, load_sweep(folder, where=where))
             raise ConfigError(
                 f"The sweep '{path.name}' is of no experiment that has a figure: "
                 f"say what to draw with --x KEY --y METRIC, as in: {example}"
@@ -66,11 +67,11 @@ def draw_experiment(sweep: str | Path, experiment: str | None = None, *, where: 
         known = f"there are {listed(experiments())}"
         raise ConfigError(f"There is no figure '{experiment}'{hint(experiment, experiments(), known)}")
     module = figure_module(experiment)
-    figure = module.draw(path, where)
-    without = "" if experiment == "search" else left_out(path, where)  # a search tells of all its trials itself
+    figure = module.draw(folder, where)
+    without = "" if experiment == "search" else left_out(folder, where)  # a search tells of all its trials itself
     caption(figure, without)
     paths = save(figure, path / "figures" / f"{experiment}{name_where(where)}")
-    return Drawing(paths, module.CLAIM, module.verdict(path, where), spell_where(where), without)
+    return Drawing(paths, module.CLAIM, module.verdict(folder, where), spell_where(where), without)
 
 
 def figure_module(experiment: str) -> ModuleType:

@@ -18,6 +18,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import listed, load_curves, load_finished, over_seeds, split, swept_keys, to_the_end
 from tc_sweeps.report.intervals import Interval, student_t, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "Generalizations and hallucinations are artifacts alike (Section 3). When in training each of them appears the "
@@ -45,7 +46,7 @@ class _Panel(NamedTuple):
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return recall, hallucinations and training accuracy against the step, a panel per world, excess loss below each.
 
     Lines are means and bands 95 % Student t intervals over seeds, those of the excess loss of its logarithm, of runs as
@@ -89,7 +90,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return for each world when the data are fitted and when recall and hallucinations appear, and what comes first.
 
     Steps are those of evaluations. Recall has appeared where it first exceeds half of its last value, hallucinations
@@ -112,7 +113,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     return "\n".join([" ".join(summary), *(sentence for sentence, _, _ in told), end])
 
 
-def _panels(sweep: Path, where: Where | None) -> list[_Panel]:
+def _panels(sweep: Path | SweepFolder, where: Where | None) -> list[_Panel]:
     """Return the panels in the order of their worlds' names."""
     finished = load_finished(sweep, where)
     curves = load_curves(sweep, where=where)

@@ -13,6 +13,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import fully_fitted, load_finished, load_survival, over_seeds, split, swept_keys
 from tc_sweeps.report.intervals import Interval, student_t, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "On one data set, models with fewer non-embedding parameters have more artifacts; even with many parameters there "
@@ -27,7 +28,7 @@ SIZE = "model/non_embedding_parameters"
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return artifacts per distinct training triple against non-embedding parameters, a curve per threshold.
 
     One column per objective (and per data set, where there are several); below, how well the same runs fit their
@@ -85,7 +86,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return, per objective and threshold, the trend of the ratio with size and whether it stays above 10.
 
     Only sizes that every seed fully fitted count. A ratio falls or rises where its rank correlation with the size, one
@@ -136,7 +137,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     return "\n".join([start, *sentences, end])
 
 
-def _load(sweep: Path, where: Where | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _load(sweep: Path | SweepFolder, where: Where | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the finished runs and their survival curves; `fitted` says whether every seed of that size fits."""
     runs = load_finished(sweep, where).assign(run_fits=lambda frame: fully_fitted(frame))
     survival = load_survival(sweep, THRESHOLDS, where=where)

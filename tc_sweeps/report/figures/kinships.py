@@ -15,6 +15,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys, to_the_end
 from tc_sweeps.report.intervals import Interval, judge, student_t, sum_up, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "Generalizations and hallucinations are both artifacts of the completion, which the model cannot tell apart: they "
@@ -29,7 +30,7 @@ FRACTION = "training fraction"
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return recall and hallucination over training, and one against the other.
 
     Colours are training fractions, so that only the names of the axes have those of generalization and hallucination.
@@ -103,7 +104,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return recall and hallucination at the last evaluation per training fraction, and whether both grew together.
 
     Growing together is measured in each run as the correlation, over its evaluations, of recall with hallucinations per
@@ -137,7 +138,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     )
 
 
-def _curves(sweep: Path, where: Where | None) -> pd.DataFrame:
+def _curves(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     finished = load_finished(sweep, where)
     curves = load_curves(sweep, where=where)
     curves = curves[curves["run_id"].isin(finished["run_id"])]

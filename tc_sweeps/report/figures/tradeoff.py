@@ -19,6 +19,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import listed, load_finished, split, swept_keys
 from tc_sweeps.report.intervals import Interval, half_width, student_t, what_is_drawn
 from tc_sweeps.report.where import Where, spell_value
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "Generalizations and hallucinations are both artifacts, so strategies that mitigate hallucinations might impact "
@@ -59,7 +60,7 @@ class Trade:
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return, for every world, recall kept and precision against hallucinations removed, one line per method.
 
     Points are strengths, means over seeds with 95 % Student t intervals in both directions. On the dashed diagonal
@@ -102,7 +103,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return what each method costs in each world, and in how many of them this is in proportion.
 
     The slope is the share of recall lost per share of hallucinations removed, by least squares through the point
@@ -155,7 +156,7 @@ def hypervolume(removed: np.ndarray, kept: np.ndarray) -> float:
     return float(((edges[:-1] - edges[1:]) * best).sum())
 
 
-def _trades(sweep: Path, where: Where | None) -> list[Trade]:
+def _trades(sweep: Path | SweepFolder, where: Where | None) -> list[Trade]:
     """Return what every method does in every world, of the seeds that have a run at each of its strengths."""
     runs = load_finished(sweep, where)
     if RECALL not in runs or not runs[RECALL].notna().any() or not runs[WRONG].notna().any():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tc_sweeps.report.frame import Sweep
 from tc_sweeps.report.html.page import page
 from tc_sweeps.report.html.payload import gather
 from tc_sweeps.report.where import Where, name_where
@@ -25,7 +26,7 @@ class Report(NamedTuple):
     unfinished: str
 
 
-def write_report(sweeps: str | Path | Sequence[str | Path], *, where: Where | None = None) -> Report:
+def write_report(sweeps: Sweep | Sequence[Sweep], *, where: Where | None = None) -> Report:
     """Write the report of a sweep, or of several into the folder of the first one.
 
     It is one file, `report.html`, with everything in it: means over seeds against every axis, curves over training,
@@ -34,7 +35,7 @@ def write_report(sweeps: str | Path | Sequence[str | Path], *, where: Where | No
     in its name. Runs need not have finished. Raises `ConfigError` where there is no such sweep, no run in any, or none
     that is chosen.
     """
-    gathered = gather([sweeps] if isinstance(sweeps, str | Path) else sweeps, where)
+    gathered = gather([sweeps] if isinstance(sweeps, Sweep) else sweeps, where)
     room = min(max(LEAST_BYTES, BYTES_PER_RUN * len(gathered.runs)), MOST_BYTES)
     empty = page(gathered.title, gathered.sweeps, "")
     text = page(gathered.title, gathered.sweeps, gathered.payload(room - len(empty.encode())))

@@ -22,6 +22,7 @@ import pandas as pd
 
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.frame import (
+    Sweep,
     facts,
     find_sweep,
     load_sweep,
@@ -72,7 +73,7 @@ class Axis:
         return all(isinstance(value, int | float) and not isinstance(value, bool) for value in shown)
 
 
-def gather(sweeps: Sequence[str | Path], where: Where | None = None) -> Gathered:
+def gather(sweeps: Sequence[Sweep], where: Where | None = None) -> Gathered:
     """Return the runs of some sweeps, and what there is to say of each sweep.
 
     Raises `ConfigError` where there is no such sweep, for a filter that chooses no run in one of them, and where none
@@ -83,9 +84,7 @@ def gather(sweeps: Sequence[str | Path], where: Where | None = None) -> Gathered
     names = [folder.path.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder.path) for folder in folders]
-    frames = [
-        load_sweep(folder.path, where=where).assign(sweep=name) for folder, name in zip(folders, names, strict=True)
-    ]
+    frames = [load_sweep(folder, where=where).assign(sweep=name) for folder, name in zip(folders, names, strict=True)]
     told = [_sweep(*each, where) for each in zip(folders, names, frames, strict=True)]
     filled = [frame for frame in frames if len(frame)]
     if not filled:
@@ -131,7 +130,7 @@ def _judged(folder: SweepFolder, where: Where | None) -> tuple[str | None, str |
 
     module = figure_module(experiment)
     try:
-        return module.CLAIM, module.verdict(folder.path, where)
+        return module.CLAIM, module.verdict(folder, where)
     except ConfigError:  # no run has what the figure shows
         return module.CLAIM, None
 
