@@ -386,8 +386,7 @@ class _Member:
         self.evaluations_made += 1
         self.step = step
         if evaluation.state == "failed":
-            reason = f"the loss was not finite at step {step}; a lower training.learning_rate may help"
-            folder.set_state("failed", reason=reason, step=step)
+            folder.diverge(step)
             return
         folder.add_row(step, evaluation.metrics)
         folder.add_survival(step, evaluation.thresholds, evaluation.survival)
