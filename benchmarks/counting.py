@@ -7,8 +7,8 @@ A setting VxWIDTH[xMEMBERS] is a stack of models with V tokens. All V^3 n-grams 
 of stacks, those of as many first tokens as make 2^30 n-grams in all. Each setting is a process of its own, in which
 these take turns, and the least time of each is told:
 
-- `counter`: `Counter.evaluate`, end to end: the hidden states, the count, rows in doubt, the survival curve from 1/2 on,
-  losses, accuracy and labels;
+- `counter`: `Counter.evaluate`, end to end: the hidden states, the count, rows in doubt, the survival curve from 1/2
+  on, losses, accuracy and labels;
 - `eager`: what one writes without it, frozen here: softmax over chunks of 4,096 contexts, compared with the threshold;
   nothing is decided in float64. `eager, best` is the chunk among several that is fastest;
 - `PyKEEN`: `consume_scores` over the same number of (head, relation, tail) scores of a DistMult model of this width, a
@@ -52,7 +52,7 @@ FROZEN_CHUNK = 4096
 
 
 def corpus_of(vocab_size: int, firsts: int, seed: int) -> Corpus:
-    """Return random functional triples whose first tokens are `firsts` and whose second ones all tokens, 5 % of these."""
+    """Return random functional triples: `firsts` first tokens, every second token, 5 % of these contexts."""
     generator = torch.Generator().manual_seed(seed)
     last = torch.arange(vocab_size)
     every = torch.stack([last % firsts, last], dim=1)  # so that each token is seen in its place
@@ -104,7 +104,7 @@ def pykeen_scores(vocab_size: int, firsts: int, width: int) -> Callable[[], obje
     class Above(ScoreConsumer):
         count = 0
 
-        def __call__(self, batch: torch.Tensor, target: object, scores: torch.Tensor) -> None:
+        def __call__(self, batch: torch.Tensor, target: object, scores: torch.Tensor) -> None:  # noqa: ARG002
             self.count += int((scores > THRESHOLD).sum())
 
     triples = torch.tensor([[0, 0, 0]])

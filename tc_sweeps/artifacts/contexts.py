@@ -28,7 +28,7 @@ TILE = 16
 
 # Entries of a piece's logits, and rows of a block, over all members. On a CPU: what stays in the cache beside another
 # core's, and enough rows to share the cost of asking for them. On CUDA: what fills the device.
-_LIKED = {"cpu": (1 << 20, 1 << 14), "cuda": (1 << 26, 1 << 20)}
+_LIKED = {"cpu": (1 << 21, 1 << 14), "cuda": (1 << 26, 1 << 20)}
 
 
 class CountedModel(Protocol):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tc_sweeps.artifacts.contexts import Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.counter import in_float64
-from tc_sweeps.artifacts.screen import Operand, screened_logits
+from tc_sweeps.artifacts.screen import Operand, screened_log_p
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
@@ -47,8 +47,8 @@ def most_confident(
     kept = torch.empty(0, order, dtype=torch.int64)
     confidence = torch.empty(0)
     for block in numbered.blocks(numbered.sizes(doubles, memory_mib << 20).piece):
-        logits_1CU, error_1C = screened_logits(block.hidden(doubles), operand, bar)
-        log_p_CV = torch.log_softmax(logits_1CU.mul_(math.log(2)), dim=-1)[0, :, : doubles.vocab_size]
+        log_p_1CU, error_1C = screened_log_p(block.hidden(doubles), operand, bar)
+        log_p_CV = log_p_1CU[0, :, : doubles.vocab_size]
         # Whatever may be above the threshold, rows that float32 cannot hold among it; float64 decides below.
         row_K, token_K = torch.nonzero(~(log_p_CV <= -bar - error_1C[0, :, None]), as_tuple=True)
         context_Kn = numbered.decode(block.number_C[None, row_K])[0]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tc_sweeps.artifacts.contexts import TILE
 from tc_sweeps.artifacts.watching import Observed, Spot
 
-__all__ = ["Operand", "Question", "Screen", "Screened", "screened_logits"]
+__all__ = ["Operand", "Question", "Screen", "Screened", "error_bound", "screened_log_p"]
 
 _LN2 = math.log(2)
 _TRUNK = 2.0**-40  # of a hidden state's length: how far two ways to compute it in float64 can lie apart
@@ -76,10 +76,8 @@ class Operand:
         )
 
 
-def screened_logits(
-    hidden_MCD: Tensor, operand: Operand, deepest: float, *, out: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return logits in base 2, [M, C, U], and a bound on the error of their row's log-probabilities in nats, [M, C].
+def error_bound(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Tensor:
+    """Return how far a log-probability of a row can be from its own in float64, in nats, [M, C].
 
     With h the hidden state in float64, h' and u' the rounded operands and unit roundoff e (2^-24 in float32), for every
     token
@@ -104,8 +102,14 @@ def screened_logits(
     least_M = operand.length_M * (1 + gamma) * D**0.5 * torch.finfo(dtype).tiny
     error_MC = 2 * _LN2 * (hidden_MCD.norm(dim=-1) * slope_M[:, None] + least_M[:, None])
     error_MC += (U + 20 + math.log(U) + 4 * deepest) * unit
-    logits_MCU = torch.matmul(hidden_MCD.to(dtype), operand.rounded_MDU, out=out)
-    return logits_MCU, (error_MC * (1 + 1e-6)).to(dtype)
+    error_MC *= 1 + 1e-6
+    return error_MC.to(dtype)
+
+
+def screened_log_p(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities of rows, [M, C, U], and their `error_bound`, both in nats."""
+    logits_MCU = (hidden_MCD.to(operand.rounded_MDU.dtype) @ operand.rounded_MDU).mul_(_LN2)
+    return torch.log_softmax(logits_MCU, dim=-1), error_bound(hidden_MCD, operand, deepest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +119,7 @@ class Screened:
     top_MC: Tensor  # the greatest probability of each
     entries_MCT: Tensor  # how many of its tokens are above each of the low thresholds
     unsupported_MC: Tensor | None  # the probability of the unsupported token, where there is one
-    # Whether all that is beyond doubt at the sharp thresholds, for the unsupported token at that of interest.
-    sure_MC: Tensor
+    sure_MC: Tensor  # whether all that is beyond doubt at the sharp thresholds, `unsupported_MC` at that of interest
 
 
 class Screen:
@@ -135,43 +138,40 @@ class Screen:
 
     def read(self, hidden_MCD: Tensor, pieces: Sequence[tuple[slice, Spot]], observed: Observed) -> Screened:
         """Answer the question for the rows of a block, piece by piece; what is watched is written into `observed`."""
-        read = [self._piece(hidden_MCD[:, piece], spot, observed) for piece, spot in pieces]
-        if len(read) == 1:
-            return read[0]
-        unsupported = [part.unsupported_MC for part in read if part.unsupported_MC is not None]
-        return Screened(
-            torch.cat([part.top_MC for part in read], dim=1),
-            torch.cat([part.entries_MCT for part in read], dim=1),
-            torch.cat(unsupported, dim=1) if unsupported else None,
-            torch.cat([part.sure_MC for part in read], dim=1),
-        )
-
-    def _piece(self, hidden_MCD: Tensor, spot: Spot, observed: Observed) -> Screened:
         asked = self._question
-        (M, C, _), U = hidden_MCD.shape, self._operand.rounded_MDU.shape[2]
-        padded_MCD = F.pad(hidden_MCD, (0, 0, 0, -C % TILE))
-        room = self._logits[: M * padded_MCD.shape[1] * U].view(M, -1, U)
-        logits_MCU, error_MC = screened_logits(padded_MCD, self._operand, asked.deepest, out=room)
-        logits_MCU, error_MC = logits_MCU[:, :C], error_MC[:, :C]
+        error_MC = error_bound(hidden_MCD, self._operand, asked.deepest)
+        low_MCD = F.pad(hidden_MCD.to(error_MC.dtype), (0, 0, 0, -hidden_MCD.shape[1] % TILE))
+        read = [self._piece(low_MCD, error_MC[:, piece], piece, spot, observed) for piece, spot in pieces]
+        top_MC, entries_MCT, unsupported_MC, sure_MC = (torch.cat(parts, dim=1) for parts in zip(*read, strict=True))
+        log_top_MC = top_MC.log()
+        for t in asked.sharp:
+            if t >= 0.5:  # what the screen cannot hold is NaN, which is like nothing and so never sure
+                sure_MC &= (log_top_MC - math.log(t)).abs() > error_MC
+        if not unsupported_MC.numel():
+            return Screened(top_MC, entries_MCT, None, sure_MC)
+        sure_MC &= (unsupported_MC.log() - math.log(asked.threshold)).abs() > error_MC
+        return Screened(top_MC, entries_MCT, unsupported_MC, sure_MC)
+
+    def _piece(
+        self, low_MCD: Tensor, error_MC: Tensor, piece: slice, spot: Spot, observed: Observed
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the fields of `Screened` for some rows of a block; what the top alone says is not yet in doubt."""
+        asked = self._question
+        (M, C), U = error_MC.shape, self._operand.rounded_MDU.shape[2]
+        low_MCD = low_MCD[:, piece.start : piece.stop + -C % TILE]
+        room = self._logits[: M * low_MCD.shape[1] * U].view(M, -1, U)
+        logits_MCU = torch.matmul(low_MCD, self._operand.rounded_MDU, out=room)[:, :C]
         # In place, since memory costs time: 2^(l - max), 1 for the top token, whose probability is 1 / sum.
         below_MCU = logits_MCU.sub_(logits_MCU.amax(-1, keepdim=True))
-        place_MQ = (spot.row_MQ, spot.token_MQ)
-        below_MQ = below_MCU[torch.arange(M, device=below_MCU.device)[:, None], *place_MQ] * _LN2
-        # Powers too small for a normal number take a hundred times as long; none of them changes a sum.
+        member_M1 = torch.arange(M, device=below_MCU.device)[:, None]
+        below_MQ = below_MCU[member_M1, spot.row_MQ, spot.token_MQ] * _LN2
+        # Powers too small for a normal number take many times as long; none of them changes a sum.
         share_MCU = below_MCU.clamp_min_(math.log2(torch.finfo(below_MCU.dtype).tiny)).exp2_()
         sum_MC = share_MCU.sum(-1)
-        share_MCV = share_MCU[..., : self._vocab_size]
-        has_unsupported = self._vocab_size < U
-        top_MC = (share_MCV.amax(-1) if has_unsupported else 1) / sum_MC
-        log_top_MC = top_MC.log()
-        sure_MC = top_MC >= 0  # what the screen cannot hold is NaN, which is like nothing and so never sure
-        for t in asked.sharp:
-            if t >= 0.5:
-                sure_MC &= (log_top_MC - math.log(t)).abs() > error_MC
-        unsupported_MC = None
-        if has_unsupported:
-            unsupported_MC = share_MCU[..., -1] / sum_MC
-            sure_MC &= (unsupported_MC.log() - math.log(asked.threshold)).abs() > error_MC
+        share_MCV, unsupported_MCX = share_MCU[..., : self._vocab_size], share_MCU[..., self._vocab_size :]
+        unsupported_MC = (unsupported_MCX / sum_MC[..., None]).flatten(1)  # empty where there is no such token
+        top_MC = (share_MCV.amax(-1) if unsupported_MC.numel() else 1) / sum_MC
+        sure_MC = top_MC >= 0
         entries_MCT = torch.zeros(M, C, len(asked.low), dtype=torch.int64, device=sum_MC.device)
         for place, t in enumerate(asked.low):
             bar_MC = t * sum_MC
@@ -181,7 +181,7 @@ class Screen:
                 sure_MC &= surely_MC == self._entries_above(share_MCV, bar_MC * (-error_MC).exp())
         if below_MQ.shape[1]:
             sure_MC &= _watch(share_MCU, sum_MC, error_MC, below_MQ, spot, observed, asked.threshold)
-        return Screened(top_MC, entries_MCT, unsupported_MC, sure_MC)
+        return top_MC, entries_MCT, unsupported_MC, sure_MC
 
     def _entries_above(self, share_MCV: Tensor, bar_MC: Tensor) -> Tensor:
         """Return how many entries of each row are above its bar, [M, C].
