@@ -22,7 +22,7 @@ from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_bits
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
-__all__ = ["artifact_sample", "enumerate_artifacts", "fiber_table", "most_confident"]
+__all__ = ["Question", "artifact_sample", "enumerate_artifacts", "fiber_table", "most_confident"]
 
 _ROWS = 1 << 15  # of a frame, at most: about 10 MB as lists of tokens
 _RIGHT_TOKENS = 1 << 21  # in the column `right` of a frame, at most

@@ -154,12 +154,18 @@ def test_no_line_of_the_table_is_longer_than_the_terminal(
     assert table.count("rank") > 1
 
 
-def test_of_a_longer_list_the_head_says_how_many_are_kept_by_name(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tc_sweeps.train.MOST_CONFIDENT", 10)
-    quick = ["data.num_sentences=30", "data.vocab_size=12", "model.width=8", "training.steps=100", "tracking=none"]
-    assert launch("run", *quick, "training.evaluations=1")[0] == 0
+SMALL = [
+    "data.num_sentences=30",
+    "data.vocab_size=12",
+    "model.width=8",
+    "training.steps=100",
+    "training.evaluations=1",
+    "tracking=none",
+]
+
+
+def test_of_a_longer_list_the_head_says_how_many_are_kept_by_name(launch: Launch) -> None:
+    assert launch("run", *SMALL, "artifacts.kept=10")[0] == 0
     [table] = Path("outputs/scratch").glob("*/artifacts.parquet")
     count = int(pd.read_csv(table.parent / "metrics.csv")["artifacts/count"].iloc[-1])
     out = launch("artifacts", f"scratch/{table.parent.name}")[1]
