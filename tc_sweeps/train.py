@@ -26,7 +26,7 @@ from tc_sweeps.artifacts import (
     ArtifactCallback,
     Counter,
     Evaluation,
-    Question,
+    Scope,
     artifact_sample,
     enumerate_artifacts,
     fiber_table,
@@ -248,6 +248,7 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
         **counted(first),
         threshold=first.artifacts.threshold,
         memory_mib=first.artifacts.memory_mib,
+        engine=first.artifacts.engine,
         device=device,
         positions=first.objective.positions,
         sees_multisets=first.model.layers == 1 and not first.model.positions,
@@ -257,16 +258,18 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
 def _kept(model: ToyTransformer, corpus: Corpus, config: Config) -> Iterable[pd.DataFrame]:
     """Return the artifacts that a run keeps by name, in parts: `artifacts.keep`."""
     artifacts = config.artifacts
-    question: Question = {
-        **counted(config),
+    over = counted(config)
+    scope: Scope = {
         "threshold": artifacts.threshold,
+        "order": over["order"],
+        "contexts": over["contexts"],
         "memory_mib": artifacts.memory_mib,
     }
     if artifacts.keep == "all":
-        return enumerate_artifacts(model, corpus, **question)
+        return enumerate_artifacts(model, corpus, **scope)
     if artifacts.keep == "sample":
-        return [artifact_sample(model, corpus, limit=artifacts.kept, seed=config.seed, **question)]
-    return [most_confident(model, corpus, limit=artifacts.kept, **question)]
+        return [artifact_sample(model, corpus, limit=artifacts.kept, seed=config.seed, **scope)]
+    return [most_confident(model, corpus, limit=artifacts.kept, **scope)]
 
 
 class Counted(TypedDict):

@@ -4,7 +4,7 @@ from tc_sweeps.artifacts.callback import ArtifactCallback, Evaluation
 from tc_sweeps.artifacts.counter import ArtifactCounts, Counter, count_artifacts
 from tc_sweeps.artifacts.definition import METRICS
 from tc_sweeps.artifacts.enumeration import (
-    Question,
+    Scope,
     artifact_sample,
     enumerate_artifacts,
     fiber_table,
@@ -17,7 +17,7 @@ __all__ = [
     "ArtifactCounts",
     "Counter",
     "Evaluation",
-    "Question",
+    "Scope",
     "artifact_sample",
     "count_artifacts",
     "enumerate_artifacts",

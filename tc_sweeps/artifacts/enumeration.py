@@ -17,27 +17,28 @@ from torch import Tensor
 from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import check_question, most_tokens
-from tc_sweeps.artifacts.stream import Operand, screened_logits
+from tc_sweeps.artifacts.screen import Operand, screened_logits
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_bits
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
-__all__ = ["Question", "artifact_sample", "enumerate_artifacts", "fiber_table", "most_confident"]
+__all__ = ["Scope", "artifact_sample", "enumerate_artifacts", "fiber_table", "most_confident"]
 
 _ROWS = 1 << 15  # of a frame, at most: about 10 MB as lists of tokens
 _RIGHT_TOKENS = 1 << 21  # in the column `right` of a frame, at most
 
 
-class Question(TypedDict, total=False):
+class Scope(TypedDict, total=False):
     """Which artifacts are meant, as in `count_artifacts`, and how much memory looking for them may take."""
 
     threshold: float
     order: int | None
     contexts: Literal["all", "typed"] | None
+    among: Tensor | None  # [C, n-1]: of the contexts considered these alone, where they are too many
     memory_mib: int
 
 
-def enumerate_artifacts(model: CountedModel, corpus: Corpus, **question: Unpack[Question]) -> Iterator[pd.DataFrame]:
+def enumerate_artifacts(model: CountedModel, corpus: Corpus, **scope: Unpack[Scope]) -> Iterator[pd.DataFrame]:
     """Yield every artifact of a stack of one, in the order of n-grams, as frames of at most 32,768 rows.
 
     There are as many as `count_artifacts` counts, and at least one frame. Columns: `tokens` (the n-gram), `probability`
@@ -46,16 +47,16 @@ def enumerate_artifacts(model: CountedModel, corpus: Corpus, **question: Unpack[
     none). Whatever their number, no more than a frame of them is in memory. Raises ValueError as `count_artifacts`
     does, and for a stack of several models.
     """
-    search = _Search(model, corpus, **question)
+    search = _Search(model, corpus, **scope)
     yield from (search.table(found) for found in search.artifacts(lambda: search.threshold))
 
 
-def most_confident(model: CountedModel, corpus: Corpus, *, limit: int, **question: Unpack[Question]) -> pd.DataFrame:
+def most_confident(model: CountedModel, corpus: Corpus, *, limit: int, **scope: Unpack[Scope]) -> pd.DataFrame:
     """Return the artifacts of a stack of one with the greatest probability, at most `limit`, most confident first.
 
     Columns are those of `enumerate_artifacts`; equal probabilities stand in the order of n-grams.
     """
-    search = _Search(model, corpus, **question)
+    search = _Search(model, corpus, **scope)
     kept = _Least(limit)
     for found in search.artifacts(lambda: max(search.threshold, -kept.bar)):
         kept.add(found, -found.probability_K)
@@ -63,7 +64,7 @@ def most_confident(model: CountedModel, corpus: Corpus, *, limit: int, **questio
 
 
 def artifact_sample(
-    model: CountedModel, corpus: Corpus, *, limit: int, seed: int, **question: Unpack[Question]
+    model: CountedModel, corpus: Corpus, *, limit: int, seed: int, **scope: Unpack[Scope]
 ) -> pd.DataFrame:
     """Return artifacts of a stack of one drawn uniformly without replacement, at most `limit`, in the order of n-grams.
 
@@ -71,7 +72,7 @@ def artifact_sample(
     are drawn: of two models with an artifact in common, both samples tend to hold it. Columns are those of
     `enumerate_artifacts`.
     """
-    search = _Search(model, corpus, **question)
+    search = _Search(model, corpus, **scope)
     kept = _Least(limit)
     for found in search.artifacts(lambda: search.threshold):
         kept.add(found, _lots(seed, found.ngram_Kn))
@@ -137,6 +138,7 @@ class _Search:
         threshold: float = 0.5,
         order: int | None = None,
         contexts: Literal["all", "typed"] | None = None,
+        among: Tensor | None = None,
         memory_mib: int = 256,
     ) -> None:
         check_question(corpus, threshold, order)
@@ -148,7 +150,8 @@ class _Search:
         self._operand = Operand.of(self._model.unembedding_matrix())
         self._device = self._model.unembedding_matrix().device
         self._contexts = Contexts([corpus.places(order, contexts or corpus.contexts)], self._device)
-        self._rows_at_once = self._contexts.rows_at_once(self._model, memory_mib << 20)
+        self._among = among
+        self._sizes = self._contexts.sizes(self._model, memory_mib << 20)
         self._known = _Known(corpus, order)
         frame = min(_ROWS, _RIGHT_TOKENS // max(1, self._known.most_right))
         self._batch = max(1, frame // most_tokens(threshold, model.vocab_size))  # contexts with a frame of artifacts
@@ -158,10 +161,10 @@ class _Search:
 
         Left out are those that float32 says to be no more probable than `least()`, which is asked again and again.
         """
-        for number_C, log_most_C in self._candidates():
-            for begin, end in chunks(max(1, len(number_C)), self._batch):
+        for context_Cn, log_most_C in self._candidates():
+            for begin, end in chunks(max(1, len(context_Cn)), self._batch):
                 wanted = log_most_C[begin:end] > math.log(least())
-                yield self._decided(number_C[begin:end][wanted])
+                yield self._decided(context_Cn[begin:end][wanted])
 
     def table(self, found: _Found) -> pd.DataFrame:
         """Return artifacts as a table."""
@@ -177,10 +180,17 @@ class _Search:
         )
 
     def _candidates(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the contexts that may have an artifact: numbers that increase, and bounds of the log-probability."""
+        """Yield the contexts that may have an artifact, in lexicographic order, on the CPU.
+
+        With them, in float64, log-probabilities that none of their tokens is above.
+        """
+        if self._among is not None:
+            context_Cn = distinct_rows(self._among.cpu())[0]
+            yield context_Cn, torch.zeros(len(context_Cn), dtype=torch.float64)
+            return
         number_C = torch.empty(0, dtype=torch.int64)
         log_most_C = torch.empty(0, dtype=torch.float64)
-        for block in self._contexts.blocks(self._rows_at_once):
+        for block in self._contexts.blocks(self._sizes.block):
             # No block that is still to come has a context before the first one of this block.
             complete_C = number_C < int(block.number_C[0])
             if complete_C.sum() >= self._batch:
@@ -192,7 +202,7 @@ class _Search:
 
     def _in_order(self, number_C: Tensor, log_most_C: Tensor) -> tuple[Tensor, Tensor]:
         number_C, place_C = number_C.sort()
-        return number_C, log_most_C[place_C]
+        return self._contexts.decode(number_C[None].to(self._device))[0].cpu(), log_most_C[place_C]
 
     def _screened(self, block: Block) -> tuple[Tensor, Tensor]:
         """Return the contexts of a block with a token that may be above the threshold, on the CPU.
@@ -200,24 +210,34 @@ class _Search:
         That is their numbers and, in float64, a log-probability that none of their tokens is above. (A function of its
         own: the large tensors of one block are gone before the next one begins.)
         """
-        logits_1CU, error_1C = screened_logits(block.hidden(self._model), self._operand, -math.log(self.threshold))
-        log_top_C = torch.log_softmax(logits_1CU, dim=-1)[0, :, : self._model.vocab_size].amax(-1)
-        # Rows that float32 cannot hold are NaN, and may be anything.
-        log_most_C = (log_top_C.double() + error_1C[0]).nan_to_num(0.0).clamp_max(0.0)
+        hidden_1CD = block.hidden(self._model)
+        pieces = [self._log_most(hidden_1CD[:, piece]) for piece in self._sizes.pieces(hidden_1CD.shape[1])]
+        log_most_C = torch.cat(pieces)
         may_be_above_C = log_most_C > math.log(self.threshold)
         return block.number_C[may_be_above_C].cpu(), log_most_C[may_be_above_C].cpu()
 
-    def _decided(self, number_C: Tensor) -> _Found:
+    def _log_most(self, hidden_1CD: Tensor) -> Tensor:
+        """Return log-probabilities that none of the tokens of rows is above, [C] in float64."""
+        logits_1CU, error_1C = screened_logits(hidden_1CD, self._operand, -math.log(self.threshold))
+        below_CU = logits_1CU[0].sub_(logits_1CU[0].amax(-1, keepdim=True))  # in base 2
+        log_top_C = below_CU[:, : self._model.vocab_size].amax(-1) * math.log(2)
+        # Powers too small for a normal number take a hundred times as long; none of them changes a sum.
+        share_CU = below_CU.clamp_min_(math.log2(torch.finfo(below_CU.dtype).tiny)).exp2_()
+        log_top_C = log_top_C - share_CU.sum(-1).log()
+        # Rows that float32 cannot hold are NaN, and may be anything.
+        return (log_top_C.double() + error_1C[0]).nan_to_num(0.0).clamp_max(0.0)
+
+    def _decided(self, context_Cn: Tensor) -> _Found:
         """Return the artifacts in contexts, by probabilities in float64."""
         matrix_1DU = self._model.unembedding_matrix()
-        nothing = self._contexts.decode(number_C[None, :0].to(self._device))[0].cpu()
-        ngrams, probabilities = [torch.cat([nothing, nothing[:, :1]], dim=1)], [torch.empty(0, dtype=torch.float64)]
-        for begin, end in chunks(len(number_C), max(1, self._rows_at_once // 4)):
-            context_Cn = self._contexts.decode(number_C[None, begin:end].to(self._device))[0]
-            logits_CU = (self._model.last_hidden(context_Cn[None]) @ matrix_1DU)[0]
+        ngrams = [torch.empty(0, context_Cn.shape[1] + 1, dtype=torch.int64)]
+        probabilities = [torch.empty(0, dtype=torch.float64)]
+        for begin, end in chunks(len(context_Cn), max(1, self._sizes.piece // 4)):
+            asked_Cn = context_Cn[begin:end].to(self._device)
+            logits_CU = (self._model.last_hidden(asked_Cn[None]) @ matrix_1DU)[0]
             p_CV = torch.softmax(logits_CU, dim=-1)[:, : self._model.vocab_size]
             row_K, token_K = torch.nonzero(p_CV > self.threshold, as_tuple=True)
-            ngrams.append(torch.cat([context_Cn[row_K], token_K[:, None]], dim=1).cpu())
+            ngrams.append(torch.cat([asked_Cn[row_K], token_K[:, None]], dim=1).cpu())
             probabilities.append(p_CV[row_K, token_K].cpu())
         found = _Found(torch.cat(ngrams), torch.cat(probabilities))
         return found.at(self._known.is_new(found.ngram_Kn))

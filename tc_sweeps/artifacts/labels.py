@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.listing import Known, Listing, weights
 from tc_sweeps.artifacts.watching import Layout, watch
 from tc_sweeps.corpus import Corpus, DataTensor
@@ -30,14 +30,14 @@ class Labels:
     that are not considered, which the stream does not pass.
     """
 
-    def __init__(self, of_members: Sequence[Known], considered: Contexts, rows_at_once: int) -> None:
-        """`considered` will be streamed so many `rows_at_once`."""
+    def __init__(self, of_members: Sequence[Known], considered: Contexts, sizes: Sizes) -> None:
+        """`sizes`: in which `considered` will be streamed."""
         device = considered.total_M.device
         listed, watched = zip(*map(_split, of_members), strict=True)
         self.listing = Listing(listed, device)
         self.watched = watch(
             considered,
-            rows_at_once,
+            sizes,
             [member.contexts_Cn for member in watched],
             [member.ngrams_Qn for member in watched],
             [member.ngram_flag["held_out"] for member in watched],

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tc_sweeps.artifacts import METRICS, Counter, count_artifacts
-from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
-from tc_sweeps.artifacts.stream import Operand, screened_logits, stream
+from tc_sweeps.artifacts.screen import Operand, screened_logits
+from tc_sweeps.artifacts.stream import stream
 from tc_sweeps.artifacts.watching import watch
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus, build_corpus
@@ -208,13 +209,12 @@ def test_the_same_counts_whatever_the_chunks() -> None:
             thresholds=thresholds,
             exact=(0.1, 0.5),
             threshold=0.1,
-            rows_at_once=rows,
             buffer=100,
             decided_M=torch.ones(2, dtype=torch.bool),
             judge_seed_M=torch.tensor([1, 2]),
-            watched=watch(measured.contexts, rows, [nothing[:, 1:]] * 2, [nothing] * 2, [nothing[:, 0].bool()] * 2),
+            watched=watch(measured.contexts, sizes, [nothing[:, 1:]] * 2, [nothing] * 2, [nothing[:, 0].bool()] * 2),
         )[0]
-        for rows in (1, 7, 81)
+        for sizes in (Sizes(1, 1), Sizes(7, 7), Sizes(30, 7), Sizes(81, 16), Sizes(81, 81))
     ]
     for other in totals[1:]:
         assert torch.equal(other.above_MT, totals[0].above_MT)
@@ -347,6 +347,7 @@ def test_blocks_hold_every_context_once(sizes: list[tuple[int, ...]], order: int
     places = [[torch.randperm(9)[:size] for size in member[: order - 1]] for member in sizes]
     contexts = Contexts(places, CPU)
     for m, tokens in enumerate(places):
+        rows: list[int] = []
         wanted = set(itertools.product(*(place.tolist() for place in tokens)))
         found = []
         for block in contexts.blocks(rows_at_once):
@@ -354,6 +355,7 @@ def test_blocks_hold_every_context_once(sizes: list[tuple[int, ...]], order: int
             assert block.head_MPm.shape[2] == order - 2
             assert block.number_C.shape == (P * S,)
             assert len(block.number_C) <= rows_at_once
+            rows.append(len(block.number_C))
             head_PSm = block.head_MPm[m, :, None].expand(-1, S, -1)
             pairs = torch.cat([head_PSm, block.last_MS[m, None, :, None].expand(P, -1, -1)], dim=2).flatten(0, 1)
             valid = block.valid_MC[m]
@@ -361,6 +363,7 @@ def test_blocks_hold_every_context_once(sizes: list[tuple[int, ...]], order: int
             found += [tuple(context) for context in pairs[valid].tolist()]
         assert len(found) == len(wanted) == contexts.totals[m]
         assert set(found) == wanted
+        assert rows == contexts.block_rows(rows_at_once)
 
 
 def test_members_with_fewer_typed_contexts_are_counted_alone() -> None:
@@ -374,14 +377,19 @@ def test_members_with_fewer_typed_contexts_are_counted_alone() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), sharpness=st.floats(0.1, 30), vocab=st.integers(2, 300))
-def test_the_error_bound_holds_on_every_row(seed: int, sharpness: float, vocab: int) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    sharpness=st.floats(0.1, 30),
+    vocab=st.integers(2, 300),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_error_bound_holds_on_every_row(seed: int, sharpness: float, vocab: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(2, 50, 16, generator=generator, dtype=torch.float64) * sharpness
     matrix = torch.randn(2, 16, vocab, generator=generator, dtype=torch.float64)
-    logits, error = screened_logits(hidden, Operand.of(matrix), 5.0)
+    logits, error = screened_logits(hidden, Operand.of(matrix, dtype), 5.0)
     logits = logits - logits.amax(-1, keepdim=True)
-    screened = (logits - logits.exp().sum(-1, keepdim=True).log()).double()
+    screened = (logits - logits.exp2().sum(-1, keepdim=True).log2()).double() * math.log(2)
     exact = torch.log_softmax(hidden @ matrix, dim=-1)
     compared = exact > -5
     assert ((screened - exact).abs() <= error[..., None].double())[compared].all()
@@ -397,7 +405,6 @@ def test_few_rows_of_a_trained_model_are_in_doubt() -> None:
         thresholds=[0.5],
         exact=(0.5, 0.9),
         threshold=0.5,
-        rows_at_once=measured._rows(model),
         buffer=10,
         decided_M=torch.ones(1, dtype=torch.bool),
         judge_seed_M=torch.zeros(1, dtype=torch.int64),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tc_sweeps.artifacts import artifact_sample, count_artifacts, enumerate_artifacts, fiber_table, most_confident
-from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus, build_corpus
 from tests.artifacts.brute_force import brute_force, considered, probabilities, rows_of
@@ -130,7 +130,7 @@ def test_a_stream_in_many_blocks_and_frames_is_in_the_same_order(
     corpus = random_world(30, 100, 3, seed=0)
     model = sharp_model([corpus], "everything", seed=0)
     whole = listed(model, corpus, threshold=threshold)
-    monkeypatch.setattr(Contexts, "rows_at_once", lambda *_: 40)
+    monkeypatch.setattr(Contexts, "sizes", lambda *_: Sizes(40, 16))
     monkeypatch.setattr("tc_sweeps.artifacts.enumeration._ROWS", 100)
     frames = list(enumerate_artifacts(model, corpus, threshold=threshold))
     assert len(frames) > 5
@@ -149,7 +149,7 @@ def test_a_limit_keeps_the_most_confident_of_a_stream_in_many_blocks(monkeypatch
     assert len(everything) == count_artifacts(model, corpus, threshold=0.3).count.item() > 200
     best = listed(model, corpus, threshold=0.3).sort_values("probability", ascending=False, kind="stable")
     assert everything["tokens"].tolist() == best["tokens"].tolist()
-    monkeypatch.setattr(Contexts, "rows_at_once", lambda *_: 40)
+    monkeypatch.setattr(Contexts, "sizes", lambda *_: Sizes(40, 16))
     monkeypatch.setattr("tc_sweeps.artifacts.enumeration._ROWS", 50)
     few = most_confident(model, corpus, threshold=0.3, limit=20)
     pd.testing.assert_frame_equal(few, everything[:20])
@@ -180,7 +180,7 @@ def test_a_sample_is_drawn_by_seed_and_ngram_alone(monkeypatch: pytest.MonkeyPat
         artifact_sample(model, corpus, threshold=0.3, limit=50, seed=1)["tokens"].tolist() != first["tokens"].tolist()
     )
     pd.testing.assert_frame_equal(artifact_sample(model, corpus, threshold=0.3, limit=10**6, seed=0), everything)
-    monkeypatch.setattr(Contexts, "rows_at_once", lambda *_: 40)
+    monkeypatch.setattr(Contexts, "sizes", lambda *_: Sizes(40, 16))
     monkeypatch.setattr("tc_sweeps.artifacts.enumeration._ROWS", 20)
     pd.testing.assert_frame_equal(artifact_sample(model, corpus, threshold=0.3, limit=50, seed=0), first)
     # At a higher threshold, those that are left of the sample stay in it.
@@ -201,6 +201,21 @@ def test_every_artifact_is_as_likely_to_be_sampled() -> None:
     variance = 400 * share * (1 - share)
     # About a mean of squared standard normal numbers; the seeds are fixed, so that it is the same every time.
     assert ((drawn - 400 * share) ** 2 / variance).mean() == pytest.approx(1, abs=4 * (2 / len(drawn)) ** 0.5)
+
+
+def test_among_some_contexts_their_artifacts_are_listed() -> None:
+    corpus = random_world(12, 40, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0)
+    some = torch.tensor([[5, 1], [3, 3], [0, 11], [5, 1], [11, 2]])
+    chosen = set(map(tuple, some.tolist()))
+    everything = listed(model, corpus, threshold=0.2)
+    expected = everything[everything["tokens"].map(lambda tokens: tuple(tokens[:2]) in chosen)].reset_index(drop=True)
+    assert len(expected) == 4
+    pd.testing.assert_frame_equal(listed(model, corpus, threshold=0.2, among=some), expected)
+    best = expected.sort_values("probability", ascending=False, kind="stable", ignore_index=True)
+    pd.testing.assert_frame_equal(most_confident(model, corpus, threshold=0.2, among=some, limit=3), best[:3])
+    sample = artifact_sample(model, corpus, threshold=0.2, among=some, limit=3, seed=0)
+    assert set(sample["tokens"].map(tuple)) < set(expected["tokens"].map(tuple))
 
 
 def test_the_artifacts_of_one_model_are_listed() -> None:

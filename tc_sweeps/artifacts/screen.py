@@ -1,0 +1,221 @@
+"""What low precision says about rows of a completion, and how far it can be wrong.
+
+A row is the distribution of the last token in one context. Its logits are a product of a hidden state and a matrix,
+computed in float32 (or in float64, as a reference) with a bound on what rounding can do to any of its
+log-probabilities; a row whose answer lies within the bound of a threshold is in doubt, and not for this file to decide.
+
+Letters: `M` member, `C` context of a block, `T` low threshold, `D` width, `V` vocabulary, `U` the vocabulary and the
+unsupported token, where a model has one: it takes part in sums, and nothing of it is an artifact; `Q` watched n-gram.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tc_sweeps.artifacts.contexts import TILE
+from tc_sweeps.artifacts.watching import Observed, Spot
+
+__all__ = ["Operand", "Question", "Screen", "Screened", "screened_logits"]
+
+_LN2 = math.log(2)
+_TRUNK = 2.0**-40  # of a hidden state's length: how far two ways to compute it in float64 can lie apart
+_RIVAL = 0.999  # a token with more than this share of the top's probability may be the top itself
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every row: how many of its tokens have a probability strictly above each threshold."""
+
+    thresholds: tuple[float, ...]  # increasing
+    threshold: float  # that of interest, one of them
+    sharp: frozenset[float]  # those whose answers must be beyond doubt, that of interest among them
+
+    @classmethod
+    def of(cls, thresholds: Sequence[float], *, threshold: float, exact: Sequence[float]) -> Question:
+        """Return the question; sharp are the threshold of interest and what of `exact` is asked at all."""
+        return cls(tuple(thresholds), threshold, frozenset({threshold, *(t for t in thresholds if t in exact)}))
+
+    @cached_property
+    def low(self) -> list[float]:
+        """The thresholds below 1/2, which need every entry of a row; the others only need the greatest one."""
+        return [t for t in self.thresholds if t < 0.5]
+
+    @property
+    def deepest(self) -> float:
+        """The greatest |log p| that is compared."""
+        return -math.log(self.thresholds[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """The matrix of a low-precision product, with what bounds the product's error; lengths are in float64.
+
+    The matrix is that to logits in base 2, of which powers of 2 are taken: four times faster than powers of e.
+    """
+
+    rounded_MDU: Tensor
+    length_M: Tensor  # the greatest length of a column
+    rounding_M: Tensor  # the greatest length of what rounding took off a column
+
+    @classmethod
+    def of(cls, matrix_MDU: Tensor, dtype: torch.dtype = torch.float32) -> Operand:
+        """Return the operand of a float64 matrix from hidden states to logits."""
+        binary_MDU = matrix_MDU / _LN2
+        rounded_MDU = binary_MDU.to(dtype)
+        return cls(
+            rounded_MDU,
+            rounded_MDU.double().norm(dim=1).amax(1),
+            (binary_MDU - rounded_MDU).norm(dim=1).amax(1),
+        )
+
+
+def screened_logits(
+    hidden_MCD: Tensor, operand: Operand, deepest: float, *, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return logits in base 2, [M, C, U], and a bound on the error of their row's log-probabilities in nats, [M, C].
+
+    With h the hidden state in float64, h' and u' the rounded operands and unit roundoff e (2^-24 in float32), for every
+    token
+
+        |l' - l| <= |h - h'| |u'| + |h| |u - u'| + g |h'| |u'|,   g = D e / (1 - D e)
+
+    by Cauchy-Schwarz: the first two terms are roundings of the operands, that of the matrix as measured and that of the
+    hidden state at most e |h| + sqrt(D) m, where m is the least normal number; the third bounds an inner product of D
+    terms summed in any order. (To |h - h'| come 2^-40 |h| for the order in which the hidden state itself was computed,
+    in float64.) log p = l - log sum exp l changes by at most twice that. On top come the roundings of l - max, of the
+    power, the sum of U terms, the division and the comparison of p or log p. The relative error of the sum is at most
+    (U + 4 + log U) e: U for adding, 4 for the power, and log U because the roundings of l - max, weighed by the terms
+    they belong to, are at most e times the mean of |l - max| under the softmax, which is at most its entropy. The rest
+    is within (16 + 4 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products must be those of
+    the precision they claim, not of TF32.
+    """
+    D, U = operand.rounded_MDU.shape[1:]
+    dtype = operand.rounded_MDU.dtype
+    unit = torch.finfo(dtype).eps / 2
+    gamma = D * unit / (1 - D * unit)
+    slope_M = operand.length_M * (unit + _TRUNK + gamma * (1 + unit)) + operand.rounding_M
+    least_M = operand.length_M * (1 + gamma) * D**0.5 * torch.finfo(dtype).tiny
+    error_MC = 2 * _LN2 * (hidden_MCD.norm(dim=-1) * slope_M[:, None] + least_M[:, None])
+    error_MC += (U + 20 + math.log(U) + 4 * deepest) * unit
+    logits_MCU = torch.matmul(hidden_MCD.to(dtype), operand.rounded_MDU, out=out)
+    return logits_MCU, (error_MC * (1 + 1e-6)).to(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Screened:
+    """What a screen says about some rows."""
+
+    top_MC: Tensor  # the greatest probability of each
+    entries_MCT: Tensor  # how many of its tokens are above each of the low thresholds
+    unsupported_MC: Tensor | None  # the probability of the unsupported token, where there is one
+    # Whether all that is beyond doubt at the sharp thresholds, for the unsupported token at that of interest.
+    sure_MC: Tensor
+
+
+class Screen:
+    """Asks a question of blocks of rows, in memory that is taken once: new pages cost more than what fills them."""
+
+    def __init__(
+        self, matrix_MDU: Tensor, vocab_size: int, question: Question, *, rows: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """`matrix_MDU`: from hidden states to logits, in float64. `rows`: of a piece, at most."""
+        self._operand = Operand.of(matrix_MDU, dtype)
+        self._vocab_size = vocab_size
+        self._question = question
+        (M, _, U), room = matrix_MDU.shape, -(-rows // TILE) * TILE
+        self._logits = torch.empty(M * room * U, dtype=dtype, device=matrix_MDU.device)
+        self._scratch = torch.empty_like(self._logits) if question.low else self._logits[:0]
+
+    def read(self, hidden_MCD: Tensor, pieces: Sequence[tuple[slice, Spot]], observed: Observed) -> Screened:
+        """Answer the question for the rows of a block, piece by piece; what is watched is written into `observed`."""
+        read = [self._piece(hidden_MCD[:, piece], spot, observed) for piece, spot in pieces]
+        if len(read) == 1:
+            return read[0]
+        unsupported = [part.unsupported_MC for part in read if part.unsupported_MC is not None]
+        return Screened(
+            torch.cat([part.top_MC for part in read], dim=1),
+            torch.cat([part.entries_MCT for part in read], dim=1),
+            torch.cat(unsupported, dim=1) if unsupported else None,
+            torch.cat([part.sure_MC for part in read], dim=1),
+        )
+
+    def _piece(self, hidden_MCD: Tensor, spot: Spot, observed: Observed) -> Screened:
+        asked = self._question
+        (M, C, _), U = hidden_MCD.shape, self._operand.rounded_MDU.shape[2]
+        padded_MCD = F.pad(hidden_MCD, (0, 0, 0, -C % TILE))
+        room = self._logits[: M * padded_MCD.shape[1] * U].view(M, -1, U)
+        logits_MCU, error_MC = screened_logits(padded_MCD, self._operand, asked.deepest, out=room)
+        logits_MCU, error_MC = logits_MCU[:, :C], error_MC[:, :C]
+        # In place, since memory costs time: 2^(l - max), 1 for the top token, whose probability is 1 / sum.
+        below_MCU = logits_MCU.sub_(logits_MCU.amax(-1, keepdim=True))
+        place_MQ = (spot.row_MQ, spot.token_MQ)
+        below_MQ = below_MCU[torch.arange(M, device=below_MCU.device)[:, None], *place_MQ] * _LN2
+        # Powers too small for a normal number take a hundred times as long; none of them changes a sum.
+        share_MCU = below_MCU.clamp_min_(math.log2(torch.finfo(below_MCU.dtype).tiny)).exp2_()
+        sum_MC = share_MCU.sum(-1)
+        share_MCV = share_MCU[..., : self._vocab_size]
+        has_unsupported = self._vocab_size < U
+        top_MC = (share_MCV.amax(-1) if has_unsupported else 1) / sum_MC
+        log_top_MC = top_MC.log()
+        sure_MC = top_MC >= 0  # what the screen cannot hold is NaN, which is like nothing and so never sure
+        for t in asked.sharp:
+            if t >= 0.5:
+                sure_MC &= (log_top_MC - math.log(t)).abs() > error_MC
+        unsupported_MC = None
+        if has_unsupported:
+            unsupported_MC = share_MCU[..., -1] / sum_MC
+            sure_MC &= (unsupported_MC.log() - math.log(asked.threshold)).abs() > error_MC
+        entries_MCT = torch.zeros(M, C, len(asked.low), dtype=torch.int64, device=sum_MC.device)
+        for place, t in enumerate(asked.low):
+            bar_MC = t * sum_MC
+            entries_MCT[..., place] = self._entries_above(share_MCV, bar_MC)
+            if t in asked.sharp:
+                surely_MC = self._entries_above(share_MCV, bar_MC * error_MC.exp())
+                sure_MC &= surely_MC == self._entries_above(share_MCV, bar_MC * (-error_MC).exp())
+        if below_MQ.shape[1]:
+            sure_MC &= _watch(share_MCU, sum_MC, error_MC, below_MQ, spot, observed, asked.threshold)
+        return Screened(top_MC, entries_MCT, unsupported_MC, sure_MC)
+
+    def _entries_above(self, share_MCV: Tensor, bar_MC: Tensor) -> Tensor:
+        """Return how many entries of each row are above its bar, [M, C].
+
+        Ones and zeros are written over the scratch memory and added up in the screen's precision: exact below 2^24, and
+        vectorised on a CPU, which adding up booleans is not.
+        """
+        scratch_MCV = self._scratch[: share_MCV.numel()].view(share_MCV.shape)
+        return torch.gt(share_MCV, bar_MC[..., None], out=scratch_MCV).sum(-1).long()
+
+
+def _watch(
+    share_MCU: Tensor,
+    sum_MC: Tensor,
+    error_MC: Tensor,
+    below_MQ: Tensor,
+    spot: Spot,
+    observed: Observed,
+    threshold: float,
+) -> Tensor:
+    """Write down what is watched in a block; return where this is beyond doubt, [M, C]. `share_MCU` is used up.
+
+    `below_MQ`: the logits of the watched n-grams less the greatest of their rows, in nats.
+    """
+    # The sum of all shares but the top's, beside which float32 would round them off, and but those of its rivals,
+    # each of which takes nearly 1 from the sum.
+    others_MC = -F.threshold(share_MCU.neg_(), -_RIVAL, 0.0, inplace=True).sum(-1)
+    has_rival_MC = sum_MC - 1 - others_MC > 0.5
+    log_sum_MC = torch.where(has_rival_MC, sum_MC.log(), others_MC.log1p())
+    log_p_MQ = below_MQ - log_sum_MC.gather(1, spot.row_MQ)
+    observed.write(spot, log_p_MQ, log_p_MQ > math.log(threshold), below_MQ == 0)
+    # Whether a ranked n-gram's token is the most probable one is in doubt where it may be, and another may be too;
+    # never where some token surely has more than half.
+    near_MQ = spot.ranked_MQ & (below_MQ >= -error_MC.gather(1, spot.row_MQ))
+    is_near_MC = torch.zeros_like(sum_MC).scatter_add_(1, spot.row_MQ, near_MQ.to(sum_MC.dtype)) > 0
+    has_rival_MC |= error_MC > -math.log(_RIVAL)
+    return ~(is_near_MC & has_rival_MC & (log_sum_MC >= math.log(2) - error_MC))
