@@ -464,7 +464,7 @@ def split(sweep: Sweep, began: float) -> dict[str, float]:
     parts.wrap("compute", StackModule, "training_step")
     parts.wrap("counting", Counter, "evaluate")
     parts.wrap("last tables", train, "most_confident", "fiber_table")
-    writers = ("begin", "write_facts", "add_row", "add_survival", "save_survival", "write_table", "set_state", "finish")
+    writers = ("begin", "write_facts", "add_row", "add_survival", "save_survival", "write_parts", "set_state", "finish")
     parts.wrap("files", RunFolder, *writers)
     parts.wrap("W&B", train, "open_mirror")
     for mirror in Mirror.__subclasses__():

@@ -11,16 +11,27 @@ import secrets
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, cast
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, fiber_table, most_confident
+from tc_sweeps.artifacts import (
+    METRICS,
+    ArtifactCallback,
+    Counter,
+    Evaluation,
+    Scope,
+    artifact_sample,
+    enumerate_artifacts,
+    fiber_table,
+    most_confident,
+)
 from tc_sweeps.config import Config, ConfigError, leaves
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import (
@@ -40,7 +51,6 @@ log = logging.getLogger(__name__)
 
 SECONDS_PER_ENTRY = 1e-8  # of counting, on one core of a CPU, where V = 1,000 takes 10 to 15 s
 SLOW_ENTRIES = 6e9  # a minute
-MOST_CONFIDENT = 10_000  # artifacts kept by name; a table of that many is 200 kB
 
 Progress = Callable[[int, int, int], object]
 State = dict[str, torch.Tensor]
@@ -245,6 +255,23 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
     )
 
 
+def _kept(model: ToyTransformer, corpus: Corpus, config: Config) -> Iterable[pd.DataFrame]:
+    """Return the artifacts that a run keeps by name, in parts: `artifacts.keep`."""
+    artifacts = config.artifacts
+    over = counted(config)
+    scope: Scope = {
+        "threshold": artifacts.threshold,
+        "order": over["order"],
+        "contexts": over["contexts"],
+        "memory_mib": artifacts.memory_mib,
+    }
+    if artifacts.keep == "all":
+        return enumerate_artifacts(model, corpus, **scope)
+    if artifacts.keep == "sample":
+        return [artifact_sample(model, corpus, limit=artifacts.kept, seed=config.seed, **scope)]
+    return [most_confident(model, corpus, limit=artifacts.kept, **scope)]
+
+
 class Counted(TypedDict):
     order: int
     contexts: Literal["all", "typed"]
@@ -400,18 +427,9 @@ class _Member:
             folder.prune(step)
 
     def _finish(self, evaluation: Evaluation, seconds_per_step: float) -> None:
-        model, artifacts = self._model.member(self.place), self.config.artifacts
-        over = counted(self.config)
-        surest = most_confident(
-            model,
-            self.corpus,
-            threshold=artifacts.threshold,
-            **over,
-            limit=MOST_CONFIDENT,
-            memory_mib=artifacts.memory_mib,
-        )
-        self.folder.write_table("artifacts", surest)
-        self.folder.write_table("fibers", fiber_table(model, self.corpus, order=over["order"]))
+        model = self._model.member(self.place)
+        self.folder.write_parts("artifacts", _kept(model, self.corpus, self.config))
+        self.folder.write_table("fibers", fiber_table(model, self.corpus, order=counted(self.config)["order"]))
         # First the mirror, which a run that is killed before its last word shows anew; a finished one never would.
         self._mirror.finish("finished")
         weights = {name: value[0].detach().cpu().numpy() for name, value in model.named_parameters()}

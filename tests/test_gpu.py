@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
-from tc_sweeps.artifacts import Counter, count_artifacts
+from tc_sweeps.artifacts import Counter, artifact_sample, count_artifacts, enumerate_artifacts, most_confident
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import build_corpus
@@ -30,6 +31,20 @@ def test_counts_equal_those_of_the_cpu(threshold: float, shape: str) -> None:
     counts = count_artifacts(model.cuda(), corpora, threshold=threshold)
     assert torch.equal(counts.count, expected.count)
     assert torch.equal(counts.seen, expected.seen)
+
+
+def test_artifacts_are_listed_as_on_the_cpu() -> None:
+    corpus = random_world(50, 200, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0)
+    for table in (
+        lambda: pd.concat(enumerate_artifacts(model, corpus), ignore_index=True),
+        lambda: most_confident(model, corpus, limit=100),
+        lambda: artifact_sample(model, corpus, limit=100, seed=0),
+    ):
+        expected = table()
+        model.cuda()
+        pd.testing.assert_frame_equal(table(), expected)
+        model.cpu()
 
 
 def test_an_evaluation_synchronises_once() -> None:

@@ -1,9 +1,15 @@
-"""Artifacts: their definition, the exact counter, the callback, and which ones a model is surest of."""
+"""Artifacts: their definition, the exact counter, the callback, and the list of them."""
 
 from tc_sweeps.artifacts.callback import ArtifactCallback, Evaluation
 from tc_sweeps.artifacts.counter import ArtifactCounts, Counter, count_artifacts
 from tc_sweeps.artifacts.definition import METRICS
-from tc_sweeps.artifacts.enumeration import fiber_table, most_confident
+from tc_sweeps.artifacts.enumeration import (
+    Scope,
+    artifact_sample,
+    enumerate_artifacts,
+    fiber_table,
+    most_confident,
+)
 
 __all__ = [
     "METRICS",
@@ -11,7 +17,10 @@ __all__ = [
     "ArtifactCounts",
     "Counter",
     "Evaluation",
+    "Scope",
+    "artifact_sample",
     "count_artifacts",
+    "enumerate_artifacts",
     "fiber_table",
     "most_confident",
 ]

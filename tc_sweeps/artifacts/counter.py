@@ -20,7 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from tc_sweeps.artifacts.contexts import Contexts, CountedModel, Sizes
-from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
+from tc_sweeps.artifacts.definition import (
+    EXACT_THRESHOLDS,
+    accuracy_cap,
+    check_question,
+    most_tokens,
+    survival_thresholds,
+)
 from tc_sweeps.artifacts.labels import Labels, known
 from tc_sweeps.artifacts.listing import Listing, Reading, loss_listing
 from tc_sweeps.artifacts.mining import surest
@@ -115,10 +121,7 @@ def count_artifacts(
     Raises ValueError for a threshold outside (0, 1) or an order outside 2..order of the corpus.
     """
     corpora = [corpora] if isinstance(corpora, Corpus) else list(corpora)
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold={threshold} must lie between 0 and 1.")
-    if order is not None and not 2 <= order <= corpora[0].order:
-        raise ValueError(f"order={order} must lie between 2 and {corpora[0].order}, the order of the corpus.")
+    check_question(corpora[0], threshold, order)
     if len(corpora) != model.num_members:
         raise ValueError(f"{len(corpora)} corpora for a stack of {model.num_members} models: give one per member.")
     counter = Counter(

@@ -1,78 +1,303 @@
-"""Which artifacts a model holds: the most confident ones by name, and fibers of its completion beside the data's.
+"""Which artifacts a model holds, by name; and fibers of its completion beside the data's.
 
-Letters: `C` context, `K` candidate, `n` order, `V` vocabulary, `U` the vocabulary and the unsupported token,
-where a model has one.
+Letters: `C` context, `K` artifact, `n` order, `V` vocabulary, `U` the vocabulary and the unsupported token, where a
+model has one.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import Contexts, CountedModel, chunks
+from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.counter import in_float64
-from tc_sweeps.artifacts.screen import Operand, screened_log_p
+from tc_sweeps.artifacts.definition import check_question, most_tokens
+from tc_sweeps.artifacts.screen import Operand, screened_logits
 from tc_sweeps.corpus import Corpus
+from tc_sweeps.corpus.randomness import random_bits
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
-__all__ = ["fiber_table", "most_confident"]
+__all__ = ["Scope", "artifact_sample", "enumerate_artifacts", "fiber_table", "most_confident"]
+
+_ROWS = 1 << 15  # of a frame, at most: about 10 MB as lists of tokens
+_RIGHT_TOKENS = 1 << 21  # in the column `right` of a frame, at most
 
 
-def most_confident(
-    model: CountedModel,
-    corpus: Corpus,
-    *,
-    threshold: float,
-    order: int,
-    contexts: Literal["all", "typed"],
-    limit: int,
-    memory_mib: int = 256,
-) -> pd.DataFrame:
+class Scope(TypedDict, total=False):
+    """Which artifacts are meant, as in `count_artifacts`, and how much memory looking for them may take."""
+
+    threshold: float
+    order: int | None
+    contexts: Literal["all", "typed"] | None
+    among: Tensor | None  # [C, n-1]: of the contexts considered these alone, where they are too many
+    memory_mib: int
+
+
+def enumerate_artifacts(model: CountedModel, corpus: Corpus, **scope: Unpack[Scope]) -> Iterator[pd.DataFrame]:
+    """Yield every artifact of a stack of one, in the order of n-grams, as frames of at most 32,768 rows.
+
+    There are as many as `count_artifacts` counts, and at least one frame. Columns: `tokens` (the n-gram), `probability`
+    (of its last token, float64), `label` (generalization, hallucination or unlabelled), `seen` (whether its context is
+    in the data), `right` (the last tokens that W has in its context, or D^n where the world defines no W; possibly
+    none). Whatever their number, no more than a frame of them is in memory. Raises ValueError as `count_artifacts`
+    does, and for a stack of several models.
+    """
+    search = _Search(model, corpus, **scope)
+    yield from (search.table(found) for found in search.artifacts(lambda: search.threshold))
+
+
+def most_confident(model: CountedModel, corpus: Corpus, *, limit: int, **scope: Unpack[Scope]) -> pd.DataFrame:
     """Return the artifacts of a stack of one with the greatest probability, at most `limit`, most confident first.
 
-    Columns: `tokens` (the n-gram), `probability` (of its last token, float64), `label` (generalization, hallucination
-    or unlabelled), `seen` (whether its context is in the data), `right` (the last tokens that W has in its context, or
-    D^n where the world defines no W; possibly none). With at most `limit` artifacts the table is complete; of more,
-    float32 decides which are kept.
+    Columns are those of `enumerate_artifacts`; equal probabilities stand in the order of n-grams.
     """
-    doubles = in_float64(model)
-    data = corpus.tensor(order)
-    numbered = Contexts([corpus.places(order, contexts)], doubles.unembedding_matrix().device)
-    operand = Operand.of(doubles.unembedding_matrix())
-    bar = -math.log(threshold)
-    kept = torch.empty(0, order, dtype=torch.int64)
-    confidence = torch.empty(0)
-    for block in numbered.blocks(numbered.sizes(doubles, memory_mib << 20).piece):
-        log_p_1CU, error_1C = screened_log_p(block.hidden(doubles), operand, bar)
-        log_p_CV = log_p_1CU[0, :, : doubles.vocab_size]
-        # Whatever may be above the threshold, rows that float32 cannot hold among it; float64 decides below.
-        row_K, token_K = torch.nonzero(~(log_p_CV <= -bar - error_1C[0, :, None]), as_tuple=True)
-        context_Kn = numbered.decode(block.number_C[None, row_K])[0]
-        found = torch.cat([context_Kn, token_K[:, None]], dim=1).cpu()
-        novel = find_rows(found, data.ngrams_Gn) < 0
-        kept = torch.cat([kept, found[novel]])
-        confidence = torch.cat([confidence, log_p_CV[row_K, token_K].cpu()[novel]])
-        if len(kept) > 2 * limit:
-            best = confidence.topk(limit).indices
-            kept, confidence = kept[best], confidence[best]
-    kept = distinct_rows(kept)[0]  # in lexicographic order, which is also that of equal probabilities below
-    probability_K = _probabilities(doubles, kept)
-    best = torch.argsort(probability_K, descending=True, stable=True)
-    best = best[probability_K[best] > threshold][:limit]
-    kept, probability_K = kept[best], probability_K[best]
-    return pd.DataFrame(
-        {
-            "tokens": kept.tolist(),
-            "probability": probability_K.tolist(),
-            "label": _labels(corpus, kept, order),
-            "seen": (find_rows(kept[:, :-1], data.contexts_Cn) >= 0).tolist(),
-            "right": _right(corpus, kept[:, :-1], order),
-        }
-    )
+    search = _Search(model, corpus, **scope)
+    kept = _Least(limit)
+    for found in search.artifacts(lambda: max(search.threshold, -kept.bar)):
+        kept.add(found, -found.probability_K)
+    return search.table(kept.by_key())
+
+
+def artifact_sample(
+    model: CountedModel, corpus: Corpus, *, limit: int, seed: int, **scope: Unpack[Scope]
+) -> pd.DataFrame:
+    """Return artifacts of a stack of one drawn uniformly without replacement, at most `limit`, in the order of n-grams.
+
+    Every n-gram has a number by lot that depends on it and on `seed` alone, and the artifacts with the least numbers
+    are drawn: of two models with an artifact in common, both samples tend to hold it. Columns are those of
+    `enumerate_artifacts`.
+    """
+    search = _Search(model, corpus, **scope)
+    kept = _Least(limit)
+    for found in search.artifacts(lambda: search.threshold):
+        kept.add(found, _lots(seed, found.ngram_Kn))
+    return search.table(kept.by_ngram())
+
+
+class _Found(NamedTuple):
+    """Artifacts in lexicographic order, on the CPU."""
+
+    ngram_Kn: Tensor
+    probability_K: Tensor  # float64
+
+    def at(self, index: Tensor) -> _Found:
+        return _Found(self.ngram_Kn[index], self.probability_K[index])
+
+    def joined(self, other: _Found) -> _Found:
+        return _Found(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+
+
+class _Least:
+    """The artifacts with the least keys of those that were added, at most `limit`; of equal ones the first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._found: _Found | None = None
+        self._key_K = torch.empty(0, dtype=torch.float64)
+        self.bar = math.inf  # what is added with no lesser key is not kept
+
+    def add(self, found: _Found, key_K: Tensor) -> None:
+        """Add artifacts that stand behind all those added before, in the order of n-grams."""
+        wanted = key_K < self.bar
+        found = found.at(wanted)
+        self._found = found if self._found is None else self._found.joined(found)
+        self._key_K = torch.cat([self._key_K, key_K[wanted]])
+        if len(self._key_K) > 2 * self._limit:
+            self.bar = float(self._cut())
+
+    def by_ngram(self) -> _Found:
+        """Return what is kept in the order of n-grams."""
+        self._cut()
+        assert self._found is not None
+        return self._found
+
+    def by_key(self) -> _Found:
+        """Return what is kept by its key, the least one first."""
+        return self.by_ngram().at(self._key_K.argsort(stable=True))
+
+    def _cut(self) -> float:
+        """Forget what is beyond the limit; return the greatest key that is left."""
+        assert self._found is not None
+        least = self._key_K.argsort(stable=True)[: self._limit].sort().values
+        self._found, self._key_K = self._found.at(least), self._key_K[least]
+        return float(self._key_K.amax()) if len(least) else math.inf
+
+
+class _Search:
+    """One pass over the considered contexts of a stack of one, in memory that does not depend on what it finds."""
+
+    def __init__(
+        self,
+        model: CountedModel,
+        corpus: Corpus,
+        threshold: float = 0.5,
+        order: int | None = None,
+        contexts: Literal["all", "typed"] | None = None,
+        among: Tensor | None = None,
+        memory_mib: int = 256,
+    ) -> None:
+        check_question(corpus, threshold, order)
+        if model.num_members != 1:
+            raise ValueError(f"The artifacts of one model are listed, not those of {model.num_members}.")
+        self.threshold = threshold
+        order = order or corpus.order
+        self._model = in_float64(model)
+        self._operand = Operand.of(self._model.unembedding_matrix())
+        self._device = self._model.unembedding_matrix().device
+        self._contexts = Contexts([corpus.places(order, contexts or corpus.contexts)], self._device)
+        self._among = among
+        self._sizes = self._contexts.sizes(self._model, memory_mib << 20)
+        self._known = _Known(corpus, order)
+        frame = min(_ROWS, _RIGHT_TOKENS // max(1, self._known.most_right))
+        self._batch = max(1, frame // most_tokens(threshold, model.vocab_size))  # contexts with a frame of artifacts
+
+    def artifacts(self, least: Callable[[], float]) -> Iterator[_Found]:
+        """Yield the artifacts in lexicographic order, at least once; all whose probability is above the threshold.
+
+        Left out are those that float32 says to be no more probable than `least()`, which is asked again and again.
+        """
+        for context_Cn, log_most_C in self._candidates():
+            for begin, end in chunks(max(1, len(context_Cn)), self._batch):
+                wanted = log_most_C[begin:end] > math.log(least())
+                yield self._decided(context_Cn[begin:end][wanted])
+
+    def table(self, found: _Found) -> pd.DataFrame:
+        """Return artifacts as a table."""
+        ngram_Kn, probability_K = found
+        return pd.DataFrame(
+            {
+                "tokens": ngram_Kn.tolist(),
+                "probability": probability_K.numpy(),
+                "label": self._known.labels(ngram_Kn),
+                "seen": self._known.seen(ngram_Kn[:, :-1]),
+                "right": self._known.right(ngram_Kn[:, :-1]),
+            }
+        )
+
+    def _candidates(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the contexts that may have an artifact, in lexicographic order, on the CPU.
+
+        With them, in float64, log-probabilities that none of their tokens is above.
+        """
+        if self._among is not None:
+            context_Cn = distinct_rows(self._among.cpu())[0]
+            yield context_Cn, torch.zeros(len(context_Cn), dtype=torch.float64)
+            return
+        number_C = torch.empty(0, dtype=torch.int64)
+        log_most_C = torch.empty(0, dtype=torch.float64)
+        for block in self._contexts.blocks(self._sizes.block):
+            # No block that is still to come has a context before the first one of this block.
+            complete_C = number_C < int(block.number_C[0])
+            if complete_C.sum() >= self._batch:
+                yield self._in_order(number_C[complete_C], log_most_C[complete_C])
+                number_C, log_most_C = number_C[~complete_C], log_most_C[~complete_C]
+            parts = zip((number_C, log_most_C), self._screened(block), strict=True)
+            number_C, log_most_C = (torch.cat(pair) for pair in parts)
+        yield self._in_order(number_C, log_most_C)
+
+    def _in_order(self, number_C: Tensor, log_most_C: Tensor) -> tuple[Tensor, Tensor]:
+        number_C, place_C = number_C.sort()
+        return self._contexts.decode(number_C[None].to(self._device))[0].cpu(), log_most_C[place_C]
+
+    def _screened(self, block: Block) -> tuple[Tensor, Tensor]:
+        """Return the contexts of a block with a token that may be above the threshold, on the CPU.
+
+        That is their numbers and, in float64, a log-probability that none of their tokens is above. (A function of its
+        own: the large tensors of one block are gone before the next one begins.)
+        """
+        hidden_1CD = block.hidden(self._model)
+        pieces = [self._log_most(hidden_1CD[:, piece]) for piece in self._sizes.pieces(hidden_1CD.shape[1])]
+        log_most_C = torch.cat(pieces)
+        may_be_above_C = log_most_C > math.log(self.threshold)
+        return block.number_C[may_be_above_C].cpu(), log_most_C[may_be_above_C].cpu()
+
+    def _log_most(self, hidden_1CD: Tensor) -> Tensor:
+        """Return log-probabilities that none of the tokens of rows is above, [C] in float64."""
+        logits_1CU, error_1C = screened_logits(hidden_1CD, self._operand, -math.log(self.threshold))
+        below_CU = logits_1CU[0].sub_(logits_1CU[0].amax(-1, keepdim=True))  # in base 2
+        log_top_C = below_CU[:, : self._model.vocab_size].amax(-1) * math.log(2)
+        # Powers too small for a normal number take a hundred times as long; none of them changes a sum.
+        share_CU = below_CU.clamp_min_(math.log2(torch.finfo(below_CU.dtype).tiny)).exp2_()
+        log_top_C = log_top_C - share_CU.sum(-1).log()
+        # Rows that float32 cannot hold are NaN, and may be anything.
+        return (log_top_C.double() + error_1C[0]).nan_to_num(0.0).clamp_max(0.0)
+
+    def _decided(self, context_Cn: Tensor) -> _Found:
+        """Return the artifacts in contexts, by probabilities in float64."""
+        matrix_1DU = self._model.unembedding_matrix()
+        ngrams = [torch.empty(0, context_Cn.shape[1] + 1, dtype=torch.int64)]
+        probabilities = [torch.empty(0, dtype=torch.float64)]
+        for begin, end in chunks(len(context_Cn), max(1, self._sizes.piece // 4)):
+            asked_Cn = context_Cn[begin:end].to(self._device)
+            logits_CU = (self._model.last_hidden(asked_Cn[None]) @ matrix_1DU)[0]
+            p_CV = torch.softmax(logits_CU, dim=-1)[:, : self._model.vocab_size]
+            row_K, token_K = torch.nonzero(p_CV > self.threshold, as_tuple=True)
+            ngrams.append(torch.cat([asked_Cn[row_K], token_K[:, None]], dim=1).cpu())
+            probabilities.append(p_CV[row_K, token_K].cpu())
+        found = _Found(torch.cat(ngrams), torch.cat(probabilities))
+        return found.at(self._known.is_new(found.ngram_Kn))
+
+
+def _lots(seed: int, ngram_Kn: Tensor) -> Tensor:
+    """Return a number in 0..1 by lot for every n-gram, [K] in float64."""
+    bits: Tensor | int = seed
+    for token_K in ngram_Kn.unbind(-1):
+        bits = random_bits(bits, "kept artifacts", 0, token_K)
+    assert isinstance(bits, Tensor)
+    return bits.double() / 2**63
+
+
+class _Known:
+    """What the data and the truth say about n-grams and contexts."""
+
+    def __init__(self, corpus: Corpus, order: int) -> None:
+        data = corpus.tensor(order)
+        self._ngrams_Gn, self._seen_Cn = data.ngrams_Gn, data.contexts_Cn
+        self._truth, self._labelled = corpus.truth_ngrams(order), corpus.labelled_contexts(order)
+        # Sorted, so that the n-grams of a context lie together.
+        right_Gn = self._ngrams_Gn if self._truth is None else self._truth
+        self._right_Cn, _, count_C = distinct_rows(right_Gn[:, :-1])
+        self._right_G = right_Gn[:, -1].tolist()
+        self._end_C = count_C.cumsum(0)
+        self._begin_C = self._end_C - count_C
+        self.most_right = int(count_C.amax()) if len(count_C) else 0  # last tokens that are right in one context
+
+    def is_new(self, ngram_Kn: Tensor) -> Tensor:
+        """Return whether n-grams are not in the data, [K]."""
+        return find_rows(ngram_Kn, self._ngrams_Gn) < 0
+
+    def seen(self, context_Kn: Tensor) -> list[bool]:
+        """Return whether contexts are in the data."""
+        return (find_rows(context_Kn, self._seen_Cn) >= 0).tolist()
+
+    def labels(self, ngram_Kn: Tensor) -> list[str]:
+        """Return generalization, hallucination or unlabelled for each artifact."""
+        if self._truth is None or self._labelled is None:
+            return ["unlabelled"] * len(ngram_Kn)
+        true_K = find_rows(ngram_Kn, self._truth) >= 0
+        spoken_K = torch.ones_like(true_K)
+        if isinstance(self._labelled, Tensor):
+            spoken_K = find_rows(ngram_Kn[:, :-1], self._labelled) >= 0
+        return [
+            "generalization" if true else "hallucination" if spoken else "unlabelled"
+            for true, spoken in zip(true_K.tolist(), spoken_K.tolist(), strict=True)
+        ]
+
+    def right(self, context_Kn: Tensor) -> list[list[int]]:
+        """Return the last tokens that the truth has in each context, or the data where nothing says what is true.
+
+        Example: of W = (a b x), (a b y), (b c x) the contexts (a b), (c a) have [x, y] and [].
+        """
+        place_K = find_rows(context_Kn, self._right_Cn)
+        spans = zip(
+            (place_K >= 0).tolist(), self._begin_C[place_K].tolist(), self._end_C[place_K].tolist(), strict=True
+        )
+        return [self._right_G[begin:end] if found else [] for found, begin, end in spans]
 
 
 def fiber_table(
@@ -128,44 +353,3 @@ def _sample_of_contexts(corpus: Corpus, order: int, count: int) -> Tensor:
 def _spread(total: int, count: int) -> Tensor:
     """Return at most `count` indices spread evenly over `0..total-1`."""
     return torch.linspace(0, max(total - 1, 0), min(count, total), dtype=torch.float64).round().long()
-
-
-def _probabilities(model: CountedModel, ngrams_Kn: Tensor) -> Tensor:
-    """Return P(t_n | context) of n-grams in float64, [K] on the CPU."""
-    device = model.unembedding_matrix().device
-    parts = []
-    for begin, end in chunks(len(ngrams_Kn), 4096):
-        ngrams = ngrams_Kn[begin:end].to(device)
-        logits_1KU = model.last_hidden(ngrams[None, :, :-1]) @ model.unembedding_matrix()
-        parts.append(torch.softmax(logits_1KU, dim=-1)[0].gather(1, ngrams[:, -1:])[:, 0].cpu())
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
-
-
-def _labels(corpus: Corpus, ngrams_Kn: Tensor, order: int) -> list[str]:
-    """Return generalization, hallucination or unlabelled for each artifact."""
-    truth, labelled = corpus.truth_ngrams(order), corpus.labelled_contexts(order)
-    if truth is None or labelled is None:
-        return ["unlabelled"] * len(ngrams_Kn)
-    true_K = find_rows(ngrams_Kn, truth) >= 0
-    everywhere = torch.ones(len(ngrams_Kn), dtype=torch.bool)
-    spoken_K = everywhere if isinstance(labelled, str) else find_rows(ngrams_Kn[:, :-1], labelled) >= 0
-    return [
-        "generalization" if true else "hallucination" if spoken else "unlabelled"
-        for true, spoken in zip(true_K.tolist(), spoken_K.tolist(), strict=True)
-    ]
-
-
-def _right(corpus: Corpus, contexts_Kn: Tensor, order: int) -> list[list[int]]:
-    """Return the last tokens that the truth has in each context, or the data where nothing says what is true.
-
-    Example: of W = (a b x), (a b y), (b c x) the contexts (a b), (c a) have [x, y] and [].
-    """
-    known = corpus.truth_ngrams(order)
-    ngrams_Gn = corpus.tensor(order).ngrams_Gn if known is None else known  # sorted: a context's n-grams lie together
-    contexts, _, count_C = distinct_rows(ngrams_Gn[:, :-1])
-    end_C, token_G = count_C.cumsum(0), ngrams_Gn[:, -1].tolist()
-    place_K = find_rows(contexts_Kn, contexts)
-    spans = zip((end_C - count_C)[place_K].tolist(), end_C[place_K].tolist(), strict=True)
-    return [
-        token_G[begin:end] if found else [] for found, (begin, end) in zip((place_K >= 0).tolist(), spans, strict=True)
-    ]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tc_sweeps.artifacts.contexts import TILE
 from tc_sweeps.artifacts.watching import Observed, Spot
 
-__all__ = ["Operand", "Question", "Screen", "Screened", "error_bound", "screened_log_p"]
+__all__ = ["Operand", "Question", "Screen", "Screened", "error_bound", "screened_logits"]
 
 _LN2 = math.log(2)
 _TRUNK = 2.0**-40  # of a hidden state's length: how far two ways to compute it in float64 can lie apart
@@ -100,16 +100,15 @@ def error_bound(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Tensor:
     gamma = D * unit / (1 - D * unit)
     slope_M = operand.length_M * (unit + _TRUNK + gamma * (1 + unit)) + operand.rounding_M
     least_M = operand.length_M * (1 + gamma) * D**0.5 * torch.finfo(dtype).tiny
-    error_MC = 2 * _LN2 * (hidden_MCD.norm(dim=-1) * slope_M[:, None] + least_M[:, None])
+    error_MC: Tensor = 2 * _LN2 * (hidden_MCD.norm(dim=-1) * slope_M[:, None] + least_M[:, None])
     error_MC += (U + 20 + math.log(U) + 4 * deepest) * unit
-    error_MC *= 1 + 1e-6
-    return error_MC.to(dtype)
+    return (error_MC * (1 + 1e-6)).to(dtype)
 
 
-def screened_log_p(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities of rows, [M, C, U], and their `error_bound`, both in nats."""
-    logits_MCU = (hidden_MCD.to(operand.rounded_MDU.dtype) @ operand.rounded_MDU).mul_(_LN2)
-    return torch.log_softmax(logits_MCU, dim=-1), error_bound(hidden_MCD, operand, deepest)
+def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tuple[Tensor, Tensor]:
+    """Return logits in base 2, [M, C, U], and the `error_bound` of their rows in nats, [M, C]."""
+    logits_MCU = hidden_MCD.to(operand.rounded_MDU.dtype) @ operand.rounded_MDU
+    return logits_MCU, error_bound(hidden_MCD, operand, deepest)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from tc_sweeps.config import ConfigError
+from tc_sweeps.report import kept
 from tc_sweeps.report.frame import find_run, hint, listed
 from tc_sweeps.report.status import LONGEST_REASON
 from tc_sweeps.report.table import columns_text
@@ -38,18 +40,24 @@ def artifacts_text(run: str | Path, *, top: int = 50, labels: Sequence[str] = ()
             raise ConfigError(f"--label {label} is no label{hint(label, LABELS, f'there are {listed(LABELS)}')}")
     folder = find_run(run)
     _require_finished(folder)
-    table = folder.read_table("artifacts")
     spelled = _speller(folder.read_vocabulary())
-    table["rank"] = range(1, len(table) + 1)
-    chosen = table[table["label"].isin(labels)] if labels else table
-    if containing is not None:
-        token = _token(containing, folder)
-        chosen = chosen[chosen["tokens"].map(lambda tokens: token in tokens)]
+    token = None if containing is None else _token(containing, folder)
+
+    def meant(table: pa.Table) -> np.ndarray:
+        is_meant = np.ones(len(table), dtype=bool)
+        if labels:
+            is_meant &= kept.with_labels(table, labels)
+        return is_meant if token is None else is_meant & kept.with_token(table, token)
+
+    found = kept.surest(folder, top, meant if labels or containing is not None else None)
     has_truth = not math.isnan(folder.read_last()["generalization/count"])
     filters = [f"label {' or '.join(labels)}"] if labels else []
     filters += [] if containing is None else [f"the token {printable(containing)}"]
-    head = "\n".join(filter(None, [_headline(folder, table), _shown(chosen, top, filters)]))
-    return f"{head}\n\n{_rows(chosen.head(top), spelled, has_truth=has_truth)}" if len(chosen) else head
+    head = "\n".join(filter(None, [_headline(folder, found.kept), _shown(found.meant, top, filters)]))
+    if not found.meant:
+        return head
+    chosen = found.table.to_pandas().assign(rank=kept.ranks(folder, found))
+    return f"{head}\n\n{_rows(chosen, spelled, has_truth=has_truth)}"
 
 
 def _require_finished(folder: RunFolder) -> None:
@@ -66,8 +74,8 @@ def _require_finished(folder: RunFolder) -> None:
     )
 
 
-def _headline(folder: RunFolder, table: pd.DataFrame) -> str:
-    """Return how many artifacts the run has, and how many of them are kept by name."""
+def _headline(folder: RunFolder, named: int) -> str:
+    """Return how many artifacts the run has, and which of them are kept by name, `named` in all."""
     last, config = folder.read_last(), folder.read_config()
     count = int(last["artifacts/count"])
     right, wrong = last["generalization/count"], last["hallucination/count"]
@@ -79,10 +87,12 @@ def _headline(folder: RunFolder, table: pd.DataFrame) -> str:
     else:
         numbers = (int(right), int(wrong), count - int(right) - int(wrong))
         labels = f": {_by_label(dict(zip(LABELS, numbers, strict=True)))}"
-    kept = "All are kept by name."
-    if len(table) < count:
-        kept = f"Kept by name are the {len(table):,} most confident: {_by_label(Counter(table['label']))}."
-    return f"{start}{labels}.\n{kept}"
+    if named >= count:
+        return f"{start}{labels}.\nAll are kept by name."
+    which = f"are the {named:,} most confident"
+    if kept.keeps_sample(config):
+        which = f"is a sample of {named:,} of {count:,} artifacts"
+    return f"{start}{labels}.\nKept by name {which}: {_by_label(kept.labels(folder))}."
 
 
 def _by_label(counts: Mapping[str, int]) -> str:
@@ -95,13 +105,13 @@ def _counted(count: int) -> str:
     return f"{count:,} artifact{'s' * (count != 1)}" if count else "no artifact"
 
 
-def _shown(chosen: pd.DataFrame, top: int, filters: Sequence[str]) -> str:
+def _shown(meant: int, top: int, filters: Sequence[str]) -> str:
     such = f" with {' and '.join(filters)}" if filters else ""
-    if chosen.empty:
+    if not meant:
         return f"None is kept{such}." if such else ""
-    if len(chosen) <= top:
-        return f"Shown: all {len(chosen):,}{such}."
-    return f"Shown: the first {top:,} of {len(chosen):,}{such}."
+    if meant <= top:
+        return f"Shown: all {meant:,}{such}."
+    return f"Shown: the first {top:,} of {meant:,}{such}."
 
 
 def _rows(chosen: pd.DataFrame, spelled: Callable[[int], str], *, has_truth: bool) -> str:

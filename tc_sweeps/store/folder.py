@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,18 @@ from tc_sweeps.store.identity import run_id
 OUTPUTS = Path("outputs")  # relative to where the user stands
 PRUNED = "pruned by the search"  # how the reason begins of a run that a search has ended early
 DIVERGED = "the loss was not finite"  # and of one that has failed by itself
+
+# Of the columns of artifacts.parquet and fibers.parquet.
+_TYPES = {
+    "tokens": pa.list_(pa.int64()),
+    "probability": pa.float64(),
+    "label": pa.string(),
+    "seen": pa.bool_(),
+    "right": pa.list_(pa.int64()),
+    "context_tokens": pa.list_(pa.int64()),
+    "token": pa.int64(),
+    "data_count": pa.int64(),
+}
 
 Value = float | int | None
 
@@ -178,7 +191,20 @@ class RunFolder:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write `<name>.parquet`: the tables `artifacts` and `fibers` that the report reads."""
-        replace(self.path / f"{name}.parquet", lambda path: table.to_parquet(path, index=False))
+        self.write_parts(name, [table])
+
+    def write_parts(self, name: str, parts: Iterable[pd.DataFrame]) -> None:
+        """Write `<name>.parquet` part by part as they come, at least one, each as a row group."""
+        parts = iter(parts)
+        first = next(parts)
+        schema = _schema(first)
+
+        def write(path: Path) -> None:
+            with pq.ParquetWriter(path, schema) as file:
+                for part in itertools.chain([first], parts):
+                    file.write_table(pa.table({name: part[name].tolist() for name in schema.names}, schema))
+
+        replace(self.path / f"{name}.parquet", write)
 
     def finish(self, weights: Mapping[str, np.ndarray], *, seconds_per_step: float | None = None) -> None:
         """Write the trained weights and only then call the run finished.
@@ -286,6 +312,15 @@ class Job:
 def has_diverged(status: Mapping[str, Any]) -> bool:
     """Whether a status says that a run has failed by its loss, which it would again: the same steps, bit for bit."""
     return status["state"] == "failed" and str(status["reason"]).startswith(DIVERGED)
+
+
+def _schema(table: pd.DataFrame) -> pa.Schema:
+    """Return the types of a table's columns: known ones also where a part says nothing of them, as a list without rows.
+
+    Of a column of nothing but empty lists, pandas would not know what they are lists of.
+    """
+    inferred = pa.Schema.from_pandas(table, preserve_index=False)
+    return pa.schema([(field.name, _TYPES.get(field.name, field.type)) for field in inferred])
 
 
 def is_pruned(status: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from tc_sweeps.artifacts import METRICS, Counter, count_artifacts
 from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
-from tc_sweeps.artifacts.screen import Operand, screened_log_p
+from tc_sweeps.artifacts.screen import Operand, screened_logits
 from tc_sweeps.artifacts.stream import stream
 from tc_sweeps.artifacts.watching import watch
 from tc_sweeps.config import resolve
@@ -387,7 +387,9 @@ def test_the_error_bound_holds_on_every_row(seed: int, sharpness: float, vocab: 
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(2, 50, 16, generator=generator, dtype=torch.float64) * sharpness
     matrix = torch.randn(2, 16, vocab, generator=generator, dtype=torch.float64)
-    screened, error = screened_log_p(hidden, Operand.of(matrix, dtype), 5.0)
+    logits, error = screened_logits(hidden, Operand.of(matrix, dtype), 5.0)
+    logits = logits - logits.amax(-1, keepdim=True)
+    screened = (logits - logits.exp2().sum(-1, keepdim=True).log2()).double() * math.log(2)
     exact = torch.log_softmax(hidden @ matrix, dim=-1)
     compared = exact > -5
     assert ((screened - exact).abs() <= error[..., None].double())[compared].all()

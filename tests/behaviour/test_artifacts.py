@@ -154,12 +154,18 @@ def test_no_line_of_the_table_is_longer_than_the_terminal(
     assert table.count("rank") > 1
 
 
-def test_of_a_longer_list_the_head_says_how_many_are_kept_by_name(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tc_sweeps.train.MOST_CONFIDENT", 10)
-    quick = ["data.num_sentences=30", "data.vocab_size=12", "model.width=8", "training.steps=100", "tracking=none"]
-    assert launch("run", *quick, "training.evaluations=1")[0] == 0
+SMALL = [
+    "data.num_sentences=30",
+    "data.vocab_size=12",
+    "model.width=8",
+    "training.steps=100",
+    "training.evaluations=1",
+    "tracking=none",
+]
+
+
+def test_of_a_longer_list_the_head_says_how_many_are_kept_by_name(launch: Launch) -> None:
+    assert launch("run", *SMALL, "artifacts.kept=10")[0] == 0
     [table] = Path("outputs/scratch").glob("*/artifacts.parquet")
     count = int(pd.read_csv(table.parent / "metrics.csv")["artifacts/count"].iloc[-1])
     out = launch("artifacts", f"scratch/{table.parent.name}")[1]
@@ -172,3 +178,35 @@ def test_of_a_longer_list_the_head_says_how_many_are_kept_by_name(
     refused = launch("artifacts", f"scratch/{table.parent.name}", "--containing", "12")
     assert refused[0] == 1
     assert refused[2] == "--containing 12 is no token of this run: its tokens are the numbers 0 to 11."
+
+
+@pytest.mark.parametrize("keep", ["top-k", "all", "sample"])
+def test_a_run_keeps_the_artifacts_that_it_is_asked_to(launch: Launch, keep: str) -> None:
+    assert launch("run", *SMALL, f"artifacts.keep={keep}", "artifacts.kept=10")[0] == 0
+    [path] = Path("outputs/scratch").glob("*/artifacts.parquet")
+    run = tc_sweeps.load_run(path.parent)
+    train = rows_of(run.corpus.sentences, 3)
+    expected = {
+        (*context, token): p
+        for context, row in probabilities(run.model, 0, considered(run.corpus, 3, "all")).items()
+        for token, p in enumerate(row)
+        if p > 0.5 and (*context, token) not in train
+    }
+    assert len(expected) == run.metrics["artifacts/count"].iloc[-1] > 20
+    table = pd.read_parquet(path)
+    found = [tuple(tokens) for tokens in table["tokens"]]
+    assert table["probability"].tolist() == pytest.approx([expected[ngram] for ngram in found], rel=1e-12)
+    assert list(table.columns) == ["tokens", "probability", "label", "seen", "right"]
+    out = launch("artifacts", "scratch", "--top", "3")[1]
+    if keep == "all":
+        assert found == sorted(expected)
+        assert "All are kept by name.\n" in out
+    elif keep == "top-k":
+        assert found == sorted(expected, key=lambda ngram: (-expected[ngram], ngram))[:10]
+        assert "Kept by name are the 10 most confident: " in out
+    else:
+        assert len(set(found)) == 10
+        assert found == sorted(found)
+        assert f"Kept by name is a sample of 10 of {len(expected)} artifacts: " in out
+    best = sorted(found, key=lambda ngram: (-expected[ngram], ngram))[:3]
+    assert [row.tokens for row in read(out).values()] == [" ".join(map(str, ngram)) for ngram in best]

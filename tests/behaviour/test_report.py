@@ -94,6 +94,16 @@ def two_sweeps(outputs: Path) -> None:
             made.finished_random_run(outputs, "triples", overrides, ratio=lambda _: 18)
 
 
+def sampled_sweep(outputs: Path) -> None:
+    """One run that keeps two of its thousands of artifacts, drawn at random; the first one kept is the less sure."""
+    run = made.finished_random_run(
+        outputs, "sampled", {"artifacts.keep": "sample", "artifacts.kept": 2}, ratio=lambda _: 9
+    )
+    row = {"label": "unlabelled", "seen": False, "right": []}
+    found = [{"tokens": [0, 1, 2], "probability": 0.6, **row}, {"tokens": [3, 4, 5], "probability": 0.9, **row}]
+    run.write_table("artifacts", pd.DataFrame(found))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the user stands, with all reports."""
@@ -106,7 +116,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hostile_sweep(Path("outputs"))
         half_sweep(Path("outputs"))
         two_sweeps(Path("outputs"))
-        for sweeps in (["kinships"], [EVIL], ["half"], ["facts", "triples"]):
+        sampled_sweep(Path("outputs"))
+        for sweeps in (["kinships"], [EVIL], ["half"], ["facts", "triples"], ["sampled"]):
             write_report(sweeps)
     return folder
 
@@ -458,6 +469,15 @@ def test_a_run_in_full(opened: Open) -> None:
     page.locator("#tensor-threshold").fill("0.8")
     expect(drawn).to_contain_text("0.80: 0 artifacts above it, 3 n-grams of the data")
     expect(page.locator("#tensor canvas, #tensor-empty:not([hidden])").first).to_be_visible()
+
+
+def test_a_sample_of_artifacts_is_called_one(opened: Open) -> None:
+    page = opened("sampled")
+    open_first_run(page)
+    part = page.locator("section", has=page.locator("#run-artifacts"))
+    expect(part.get_by_role("heading")).to_have_text("Most confident artifacts of a sample")
+    expect(part).to_contain_text(re.compile(r"The 2 most confident artifacts of a sample of 2 of 4,\d\d\d artifacts: "))
+    expect(page.locator("#run-artifacts tbody tr .ngram")).to_have_text(["3 4 5 ", "0 1 2 "])
 
 
 @pytest.mark.slow

@@ -425,6 +425,7 @@ def test_the_details_of_a_run(outputs: Path) -> None:
         "seen": [False] * 4,
         "right": [[]] * 4,
         "right_count": [0] * 4,
+        "kept": 4,
     }
     fibers = detail["fibers"]
     assert (fibers["whole"], fibers["vocab_size"], fibers["order"]) == (True, 7, 3)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.numpy import load_file
@@ -188,6 +189,50 @@ def test_facts_vocabulary_and_tables_read_back(folder: RunFolder) -> None:
     table = pd.DataFrame({"tokens": [[0, 1, 2]], "probability": [0.75], "label": ["hallucination"], "seen": [True]})
     folder.write_table("artifacts", table)
     assert folder.read_table("artifacts")["probability"].tolist() == [0.75]
+
+
+def found(first: int, right: list[int]) -> pd.DataFrame:
+    row = {"tokens": [first, 1, 2], "probability": 0.75, "label": "hallucination", "seen": True, "right": right}
+    return pd.DataFrame([row, row])
+
+
+def test_a_table_is_written_part_by_part_and_is_there_when_it_is_whole(folder: RunFolder) -> None:
+    path = folder.path / "artifacts.parquet"
+    there = []
+
+    def parts() -> Iterator[pd.DataFrame]:
+        for first, right in enumerate([[], [7], []]):  # of nothing but empty lists nobody knows what they are lists of
+            yield found(first, right)
+            there.append(path.exists())
+
+    folder.write_parts("artifacts", parts())
+    assert there == [False, False, False]
+    assert pq.ParquetFile(path).num_row_groups == 3
+    table = folder.read_table("artifacts")
+    assert table["tokens"].map(list).tolist() == [[first, 1, 2] for first in (0, 0, 1, 1, 2, 2)]
+    assert table["right"].map(list).tolist() == [[], [], [7], [7], [], []]
+
+
+def test_parts_that_end_early_leave_the_table_that_was_there(folder: RunFolder) -> None:
+    folder.write_table("artifacts", found(0, []))
+
+    def parts() -> Iterator[pd.DataFrame]:
+        yield found(1, [])
+        raise WriterError
+
+    with pytest.raises(WriterError):
+        folder.write_parts("artifacts", parts())
+    assert folder.read_table("artifacts")["tokens"].map(list).tolist() == [[0, 1, 2]] * 2
+    assert not list(folder.path.glob(".*.tmp"))
+
+
+def test_an_empty_table_has_the_types_of_a_full_one(folder: RunFolder) -> None:
+    folder.write_table("artifacts", found(0, [3]))
+    full = pq.read_schema(folder.path / "artifacts.parquet")
+    folder.write_table("artifacts", found(0, [3])[:0])
+    assert pq.read_schema(folder.path / "artifacts.parquet").equals(full)
+    folder.write_table("artifacts", pd.DataFrame({name: [] for name in found(0, [3])}))
+    assert pq.read_schema(folder.path / "artifacts.parquet").equals(full)
 
 
 # ------------------------------------------------------------------------------------------------------------ ending

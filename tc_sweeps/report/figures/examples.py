@@ -90,7 +90,7 @@ def _table(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     """Return one row for each finished run of an example and each sentence named here that has its words.
 
     Columns: `training` (the run's training sentences), `sentence`, `kind`, `seed`, `probability`, `threshold` and
-    `artifact`, whether the run's table of artifacts has it.
+    `artifact`, whether it is one.
     """
     runs = load_finished(sweep, where)
     path = find_sweep(sweep).path
@@ -120,7 +120,7 @@ def _sentences(run: RunFolder, config: pd.Series[Any]) -> list[dict[str, Any]]:
         return []
     fibers.index = pd.Index(ngrams, tupleize_cols=False)
     training = [" ".join(words[token] for token in ngram) for ngram in fibers.index[fibers["data_count"] > 0]]
-    artifacts = set(map(tuple, run.read_table("artifacts")["tokens"]))
+    threshold, probability = float(config["artifacts.threshold"]), fibers["probability"]
     return [
         {
             "run_id": run.run_id,
@@ -128,9 +128,9 @@ def _sentences(run: RunFolder, config: pd.Series[Any]) -> list[dict[str, Any]]:
             "sentence": sentence,
             "kind": TRAINED if sentence in training else NAMED[sentence],
             "seed": config["seed"],
-            "probability": float(fibers["probability"][tokens]),
-            "threshold": float(config["artifacts.threshold"]),
-            "artifact": tokens in artifacts,
+            "probability": float(probability[tokens]),
+            "threshold": threshold,
+            "artifact": sentence not in training and bool(probability[tokens] > threshold),
         }
         for tokens, sentence in named.items()
     ]

@@ -14,6 +14,7 @@ from tc_sweeps.report.artifacts import short_name
 from tc_sweeps.report.command import run_command
 from tc_sweeps.report.html.numbers import dumps, numbers, plain
 from tc_sweeps.report.html.page import pack
+from tc_sweeps.report.kept import surest
 from tc_sweeps.store.folder import RunFolder
 from tc_sweeps.store.sweep_folder import flat
 
@@ -192,8 +193,7 @@ def _detail(run: RunFolder, always: Mapping[str, Any], level: Level, *, first: b
         told["curves"] = _thinned(always["curves"], evaluations, most)
         if "survival" in told:
             told["survival"] = _thinned(told["survival"], len(told["survival"]["count"]), LEAST_THRESHOLDS)
-    table = read_parquet(run, "artifacts") if level.artifacts and (first or level.artifacts_of_all) else None
-    listed = None if table is None else _artifacts(table, level.artifacts)
+    listed = _artifacts(run, level.artifacts) if level.artifacts and (first or level.artifacts_of_all) else None
     table = read_parquet(run, "fibers") if level.contexts != 0 and (first or level.fibers_of_all) else None
     shown = None if table is None or not len(table) else _fibers(table, run, level)
     return {**told, "vocabulary": _vocabulary(run, listed, shown), "artifacts": listed, "fibers": shown}
@@ -217,9 +217,16 @@ def _vocabulary(
     return [short_name(name) if token in shown else "" for token, name in enumerate(names)]
 
 
-def _artifacts(table: pa.Table, most: int) -> dict[str, Any]:
-    """Return the most confident artifacts; of what is right in a context at most ten tokens, and how many there are."""
-    columns = table.slice(0, most).to_pydict()
+def _artifacts(run: RunFolder, most: int) -> dict[str, Any] | None:
+    """Return the most confident artifacts, and of how many that the run keeps by name.
+
+    Of what is right in a context at most ten tokens, and how many there are. None where the run has no such list.
+    """
+    try:
+        found = surest(run, most)
+    except FileNotFoundError:
+        return None
+    columns = found.table.to_pydict()
     right = columns.get("right") or [[] for _ in columns["tokens"]]  # runs of older versions have no such column
     return {
         "tokens": columns["tokens"],
@@ -228,6 +235,7 @@ def _artifacts(table: pa.Table, most: int) -> dict[str, Any]:
         "seen": columns.get("seen") or [False for _ in columns["tokens"]],
         "right": [tokens[:MOST_RIGHT] for tokens in right],
         "right_count": [len(tokens) for tokens in right],
+        "kept": found.kept,
     }
 
 

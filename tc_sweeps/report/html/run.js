@@ -4,8 +4,8 @@ The data of a run (`details` of the page's data, inflated when the run is opened
   config     {key: value}, all keys                     command  what makes this run again
   curves     step -> [step], metric -> [value]          survival {threshold, count}
   vocabulary the names of tokens, or null where tokens are numbers
-  artifacts  {tokens, probability, label, seen, right, right_count}, the most confident first; right: some of the true
-             last tokens, right_count: how many there are
+  artifacts  {tokens, probability, label, seen, right, right_count, kept}, the most confident first; right: some of the
+             true last tokens, right_count: how many there are; kept: how many artifacts the run keeps by name
   fibers     {whole, vocab_size, order, contexts, tokens, count, probability} or null; per context some tokens with the
              data's count and the model's probability; whole: every context is there
 Each part of the dialog is {element, draw?}, or null where there is nothing: `draw` draws its charts once it stands in
@@ -201,19 +201,22 @@ function dot(kind) {
 }
 
 function artifactsOf(detail, run) {
-  const title = "Most confident artifacts";
   const found = detail.artifacts;
   if (!found) return null;
+  const all = cellOf("artifacts/count", run);
+  const isSample = detail.config["artifacts.keep"] === "sample" && found.kept < all;
+  const title = isSample ? "Most confident artifacts of a sample" : "Most confident artifacts";
   const count = found.tokens.length;
   if (!count) {
-    const none = cellOf("artifacts/count", run) === 0;
+    const none = all === 0;
     const words = none ? "The model has no artifact." : "The report keeps no artifact of this run by name.";
     return { element: section(title, h("p", { class: "empty" }, words)) };
   }
   const totals = LABELS.map((label) => [found.label.filter((one) => one === label).length, label]);
   const spelled = ([total, label]) => (label === "unlabelled" ? `${total} ${label}` : counted(total, label));
   const kept = listed(totals.filter(([total]) => total).map(spelled));
-  const words = `The ${counted(count, "most confident artifact")} that the report keeps: ${kept}. An artifact is an
+  const of = isSample ? `of a sample of ${spell(found.kept)} of ${counted(all, "artifact")}` : "that the report keeps";
+  const words = `The ${counted(count, "most confident artifact")} ${of}: ${kept}. An artifact is an
     n-gram that the model is sure of and that its data do not hold; right are the last tokens that are true there.`;
   const shown = table(["rank", "label", "n-gram", "P", "context", "right"], artifactRows(detail), {
     id: "run-artifacts",
