@@ -16,11 +16,21 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, cast
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, fiber_table, most_confident
+from tc_sweeps.artifacts import (
+    METRICS,
+    ArtifactCallback,
+    Counter,
+    Evaluation,
+    JointCounter,
+    fiber_table,
+    joint_artifacts,
+    most_confident,
+)
 from tc_sweeps.config import Config, ConfigError, leaves
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import (
@@ -172,7 +182,8 @@ def _fit(
         module.load_state(state)
     counter = make_counter(configs, corpora, device)
     entries = counter.contexts.total * counter.vocab_size
-    if entries > SLOW_ENTRIES and evaluations_made == 0:
+    is_joint = configs[0].artifacts.measure == "joint"  # which looks at few contexts
+    if entries > SLOW_ENTRIES and evaluations_made == 0 and not is_joint:
         log.warning(
             "Every evaluation counts over %.1e n-grams of one run, about %.0f minutes on a core: a smaller vocabulary, "
             "artifacts.order or artifacts.contexts=typed makes them fewer.",
@@ -232,15 +243,25 @@ class _Keeper(pl.Callback):
 
 def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: torch.device) -> Counter:
     """Return the counter that the configs of a stack ask for."""
-    first = configs[0]
+    first, over = configs[0], counted(configs[0])
+    sees_multisets = first.model.layers == 1 and not first.model.positions
+    if first.artifacts.measure == "joint":
+        return JointCounter(
+            corpora,
+            order=over["order"],
+            epsilon=first.artifacts.epsilon,
+            memory_mib=first.artifacts.memory_mib,
+            device=device,
+            sees_multisets=sees_multisets,
+        )
     return Counter(
         corpora,
-        **counted(first),
+        **over,
         threshold=first.artifacts.threshold,
         memory_mib=first.artifacts.memory_mib,
         device=device,
         positions=first.objective.positions,
-        sees_multisets=first.model.layers == 1 and not first.model.positions,
+        sees_multisets=sees_multisets,
     )
 
 
@@ -400,18 +421,9 @@ class _Member:
             folder.prune(step)
 
     def _finish(self, evaluation: Evaluation, seconds_per_step: float) -> None:
-        model, artifacts = self._model.member(self.place), self.config.artifacts
-        over = counted(self.config)
-        surest = most_confident(
-            model,
-            self.corpus,
-            threshold=artifacts.threshold,
-            **over,
-            limit=MOST_CONFIDENT,
-            memory_mib=artifacts.memory_mib,
-        )
-        self.folder.write_table("artifacts", surest)
-        self.folder.write_table("fibers", fiber_table(model, self.corpus, order=over["order"]))
+        model = self._model.member(self.place)
+        self.folder.write_table("artifacts", self._by_name(model))
+        self.folder.write_table("fibers", fiber_table(model, self.corpus, order=counted(self.config)["order"]))
         # First the mirror, which a run that is killed before its last word shows anew; a finished one never would.
         self._mirror.finish("finished")
         weights = {name: value[0].detach().cpu().numpy() for name, value in model.named_parameters()}
@@ -431,3 +443,16 @@ class _Member:
         level = logging.INFO if self._alone else logging.DEBUG  # a stack says one line for all
         steps = f"steps {self._first} to {evaluation.step}" if self._first else f"{evaluation.step} steps"
         log.log(level, "%s: %s in %.1f s, %s", self.folder.path, steps, seconds, ", ".join(numbers))
+
+    def _by_name(self, model: ToyTransformer) -> pd.DataFrame:
+        """Return the artifacts that are kept by name, those of the greatest probability."""
+        artifacts, over = self.config.artifacts, counted(self.config)
+        memory_mib = artifacts.memory_mib
+        if artifacts.measure == "joint":
+            found = joint_artifacts(
+                model, self.corpus, epsilon=artifacts.epsilon, order=over["order"], memory_mib=memory_mib
+            )
+            return found.tables[0].head(MOST_CONFIDENT)
+        return most_confident(
+            model, self.corpus, threshold=artifacts.threshold, **over, limit=MOST_CONFIDENT, memory_mib=memory_mib
+        )

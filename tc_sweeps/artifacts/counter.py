@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tc_sweeps.artifacts.contexts import Contexts, CountedModel
 from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
 from tc_sweeps.artifacts.labels import Labels, known
-from tc_sweeps.artifacts.listing import Listing, Reading, loss_listing
+from tc_sweeps.artifacts.listing import Known, Listing, Reading, loss_listing
 from tc_sweeps.artifacts.mining import surest
 from tc_sweeps.artifacts.stream import constants, count_above, stream
 from tc_sweeps.artifacts.watching import Observed
@@ -30,7 +30,17 @@ from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows
 from tc_sweeps.model import loss_floor, trained_tensors
 
-__all__ = ["ArtifactCounts", "Counter", "Evaluated", "Row", "count_artifacts", "in_float64"]
+__all__ = [
+    "ArtifactCounts",
+    "Counter",
+    "Evaluated",
+    "Row",
+    "Values",
+    "asked_for",
+    "count_artifacts",
+    "in_float64",
+    "sum_in_order",
+]
 
 Values = dict[str, Tensor]
 Row = dict[str, float | int | None]
@@ -50,7 +60,7 @@ class ArtifactCounts:
     diagonal: Tensor  # [M], in contexts whose tokens are all equal; 0 for n = 2
     ceiling: Tensor  # [M], no model with these training probabilities can have more
     survival: Tensor  # [M, T], N(tau)
-    survival_thresholds: Tensor  # [T] in float64
+    survival_thresholds: Tensor  # [T] in float64; [M, T] where members have their own
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class Evaluated:
     """One evaluation of a stack, on the host."""
 
     rows: list[Row]  # per member, by metric name; None where a denominator is empty
-    thresholds: np.ndarray  # [T], of the survival curve: those that are at least 1/2, or all
+    thresholds: np.ndarray  # [T], of the survival curve: those that are at least 1/2, or all; [M, T] by joint measure
     survival: np.ndarray  # [M, T], N(tau)
     carried: dict[str, list[float]]  # what came along from the device, per member
 
@@ -112,22 +122,31 @@ def count_artifacts(
     by default the corpus's choice. The survival curve covers thresholds >= 1/2, with `full_survival` all from .01 on.
     Raises ValueError for a threshold outside (0, 1) or an order outside 2..order of the corpus.
     """
-    corpora = [corpora] if isinstance(corpora, Corpus) else list(corpora)
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold} must lie between 0 and 1.")
-    if order is not None and not 2 <= order <= corpora[0].order:
-        raise ValueError(f"order={order} must lie between 2 and {corpora[0].order}, the order of the corpus.")
-    if len(corpora) != model.num_members:
-        raise ValueError(f"{len(corpora)} corpora for a stack of {model.num_members} models: give one per member.")
+    corpora, order = asked_for(model, corpora, order)
     counter = Counter(
         corpora,
-        order=order or corpora[0].order,
+        order=order,
         threshold=threshold,
         contexts=contexts or corpora[0].contexts,
         memory_mib=memory_mib,
         device=model.unembedding_matrix().device,
     )
     return counter.count(model, full_survival=full_survival)
+
+
+def asked_for(model: CountedModel, corpora: Corpus | Sequence[Corpus], order: int | None) -> tuple[list[Corpus], int]:
+    """Return one corpus per member, and the order: that of the corpora where None is given.
+
+    Raises ValueError for an order outside 2..order of the corpus, and for another number of corpora than of members.
+    """
+    corpora = [corpora] if isinstance(corpora, Corpus) else list(corpora)
+    if order is not None and not 2 <= order <= corpora[0].order:
+        raise ValueError(f"order={order} must lie between 2 and {corpora[0].order}, the order of the corpus.")
+    if len(corpora) != model.num_members:
+        raise ValueError(f"{len(corpora)} corpora for a stack of {model.num_members} models: give one per member.")
+    return corpora, order or corpora[0].order
 
 
 class Counter:
@@ -154,14 +173,13 @@ class Counter:
         self.thresholds = survival_thresholds(threshold)
         self.most_tokens = most_tokens(threshold, self.vocab_size)
         self._memory_bytes = memory_mib << 20
-        places = [corpus.places(order, contexts) for corpus in corpora]
-        self.contexts = Contexts(places, device)
+        self._places = [corpus.places(order, contexts) for corpus in corpora]
+        self.contexts = Contexts(self._places, device)
         # The data tensors of the loss by order; a member has none of an order where it has no such sentences.
         tensors = [{tensor.order: tensor for tensor in trained_tensors(corpus, positions)} for corpus in corpora]
         self._trained = {n: [member.get(n) for member in tensors] for n in sorted({n for t in tensors for n in t})}
         self._buffer = 32 + self.contexts.total // 1000  # rows of a member that may be in doubt
-        of_order = self._trained.get(order, [None] * len(corpora))
-        self._known = [known(c, order, p, t) for c, p, t in zip(corpora, places, of_order, strict=True)]
+        self._trained_of_order = self._trained.get(order, [None] * len(corpora))
         self._laid_out: tuple[int, Labels] | None = None
         self._positions = positions
         self._judge_seed_M = torch.tensor([corpus.judge_seed for corpus in corpora], device=device)
@@ -220,7 +238,7 @@ class Counter:
         See `surest`; J = `count`, or fewer where no member has as many contexts. `taught_MKm`: those that are taught,
         the first `length_M` of each member. No synchronisation.
         """
-        listing = self._labels(model).listing
+        listing = self._listing(model)
         return surest(
             in_float64(model),
             self.contexts,
@@ -252,6 +270,11 @@ class Counter:
 
     # -------------------------------------------------------------------------------------------------- on the device
 
+    @cached_property
+    def _known(self) -> list[Known]:
+        parts = zip(self.corpora, self._places, self._trained_of_order, strict=True)
+        return [known(corpus, self.order, places, trained) for corpus, places, trained in parts]
+
     def _labels(self, model: CountedModel) -> Labels:
         """Return what is known, laid out for the blocks in which a model is streamed."""
         rows_at_once = self._rows(model)
@@ -259,8 +282,12 @@ class Counter:
             self._laid_out = rows_at_once, Labels(self._known, self.contexts, rows_at_once)
         return self._laid_out[1]
 
+    def _listing(self, model: CountedModel) -> Listing:
+        """Return what is read in float64 at every evaluation: the training n-grams, with what they weigh, and more."""
+        return self._labels(model).listing
+
     def _read(self, model: CountedModel) -> Reading:
-        return self._labels(model).listing.read(model, self.threshold, self._rows(model))
+        return self._listing(model).read(model, self.threshold, self._rows(model))
 
     def _rows(self, model: CountedModel) -> int:
         return self.contexts.rows_at_once(model, self._memory_bytes)
@@ -390,11 +417,11 @@ class Counter:
 
     def _losses_of(self, model: CountedModel, reading: Reading) -> Values:
         """Return the loss over the trained positions, equation (2), and the accuracy."""
-        flag = self._labels(model).listing.ngram_flag
-        loss_M = -_sum_in_order(flag["weight"] * reading.log_p_MQ)
+        flag = self._listing(model).ngram_flag
+        loss_M = -sum_in_order(flag["weight"] * reading.log_p_MQ)
         for listing in self._losses:
             log_p_MQ = listing.read(model, self.threshold, self._rows(model)).log_p_MQ
-            loss_M -= _sum_in_order(listing.ngram_flag["weight"] * log_p_MQ)
+            loss_M -= sum_in_order(listing.ngram_flag["weight"] * log_p_MQ)
         train_MQ = flag["train"]
         return {
             "train/loss": loss_M,
@@ -466,7 +493,7 @@ class Counter:
         return int(answers.clamp_max(self.most_tokens).sum()) / len(held_out)
 
 
-def _sum_in_order(value_MQ: Tensor) -> Tensor:
+def sum_in_order(value_MQ: Tensor) -> Tensor:
     """Return the sum of each member's values, [M], added one after the other.
 
     `sum` groups its terms by how many there are, so that the zeros of a member that is padded would change its last

@@ -19,7 +19,7 @@ from tc_sweeps.artifacts.stream import Operand, screened_logits
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
-__all__ = ["fiber_table", "most_confident"]
+__all__ = ["artifact_table", "fiber_table", "most_confident"]
 
 
 def most_confident(
@@ -63,14 +63,19 @@ def most_confident(
     probability_K = _probabilities(doubles, kept)
     best = torch.argsort(probability_K, descending=True, stable=True)
     best = best[probability_K[best] > threshold][:limit]
-    kept, probability_K = kept[best], probability_K[best]
+    return artifact_table(corpus, kept[best], probability_K[best])
+
+
+def artifact_table(corpus: Corpus, ngrams_Kn: Tensor, probability_K: Tensor) -> pd.DataFrame:
+    """Return a table of artifacts with the columns of `most_confident`, one row each, in their order."""
+    order, contexts_Kn = ngrams_Kn.shape[1], ngrams_Kn[:, :-1]
     return pd.DataFrame(
         {
-            "tokens": kept.tolist(),
+            "tokens": ngrams_Kn.tolist(),
             "probability": probability_K.tolist(),
-            "label": _labels(corpus, kept, order),
-            "seen": (find_rows(kept[:, :-1], data.contexts_Cn) >= 0).tolist(),
-            "right": _right(corpus, kept[:, :-1], order),
+            "label": _labels(corpus, ngrams_Kn, order),
+            "seen": (find_rows(contexts_Kn, corpus.tensor(order).contexts_Cn) >= 0).tolist(),
+            "right": _right(corpus, contexts_Kn, order),
         }
     )
 

@@ -18,11 +18,11 @@ from tc_sweeps.artifacts.contexts import CountedModel, chunks
 from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.corpus.tensor import find_rows
 
-__all__ = ["Known", "Listing", "Reading", "loss_listing", "weights"]
+__all__ = ["TILE", "Known", "Listing", "Reading", "loss_listing", "weights"]
 
 # Rows come in multiples of this: a product of matrices adds up its last odd rows in another order, and which rows these
 # are would depend on the stack that a member is in.
-_TILE = 16
+TILE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Listing:
 
         def padded(rows: Sequence[Tensor]) -> Tensor:
             table = pad_sequence(list(rows), batch_first=True)
-            return F.pad(table, (0, 0) * (table.dim() - 2) + (0, -table.shape[1] % _TILE)).to(device)
+            return F.pad(table, (0, 0) * (table.dim() - 2) + (0, -table.shape[1] % TILE)).to(device)
 
         first = of_members[0]
         self.context_MCn = padded([known.contexts_Cn for known in of_members])
@@ -80,8 +80,8 @@ class Listing:
         p_MQ = torch.zeros(self.token_MQ.shape, dtype=torch.float64, device=self.token_MQ.device)
         log_p_MQ, is_top_MQ = torch.zeros_like(p_MQ), torch.zeros_like(p_MQ, dtype=torch.bool)
         above, abstains = [], []
-        for first, beyond in chunks(self.context_MCn.shape[1] // _TILE, max(1, rows_at_once // 3 // _TILE)):
-            begin, end = first * _TILE, beyond * _TILE
+        for first, beyond in chunks(self.context_MCn.shape[1] // TILE, max(1, rows_at_once // 3 // TILE)):
+            begin, end = first * TILE, beyond * TILE
             logits_MCU = model.last_hidden(self.context_MCn[:, begin:end]) @ model.unembedding_matrix()
             probability_MCU = torch.softmax(logits_MCU, dim=-1)
             above.append((probability_MCU[..., : model.vocab_size] > threshold).sum(-1))
