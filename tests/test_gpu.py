@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tc_sweeps.artifacts import Counter, count_artifacts
+from tc_sweeps.artifacts import Counter, count_artifacts, joint_artifacts
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import build_corpus
@@ -30,6 +30,17 @@ def test_counts_equal_those_of_the_cpu(threshold: float, shape: str) -> None:
     counts = count_artifacts(model.cuda(), corpora, threshold=threshold)
     assert torch.equal(counts.count, expected.count)
     assert torch.equal(counts.seen, expected.seen)
+
+
+def test_joint_artifacts_are_those_of_the_cpu() -> None:
+    corpora = [random_world(50, 200, 3, seed=s) for s in range(3)]
+    model = sharp_model(corpora, "everything", seed=0, sharpness=2)
+    expected = joint_artifacts(model, corpora)
+    found = joint_artifacts(model.cuda(), corpora)
+    assert found.certificate.complete_M.all()
+    assert expected.count.min() > 0
+    for one, other in zip(found.tables, expected.tables, strict=True):
+        assert sorted(one["tokens"].tolist()) == sorted(other["tokens"].tolist())
 
 
 def test_an_evaluation_synchronises_once() -> None:

@@ -286,7 +286,7 @@ class JointCounter(Counter):
             )
         )
         is_labelled_K = is_spoken_of_K | self._closed_M.cpu()[found.member_K]
-        is_diagonal_K = (found.ngrams_Kn[:, :-1] == found.ngrams_Kn[:, :1]).all(1)
+        is_diagonal_K = (found.ngrams_Kn[:, :-1] == found.ngrams_Kn[:, :1]).all(1) & (self.order > 2)
 
         def artifacts(flag_K: Tensor) -> Tensor:
             return self._per_member(found.member_K[flag_K & is_artifact_K])

@@ -49,7 +49,9 @@ def artifacts_text(run: str | Path, *, top: int = 50, labels: Sequence[str] = ()
     filters = [f"label {' or '.join(labels)}"] if labels else []
     filters += [] if containing is None else [f"the token {printable(containing)}"]
     head = "\n".join(filter(None, [_headline(folder, table), _shown(chosen, top, filters)]))
-    return f"{head}\n\n{_rows(chosen.head(top), spelled, has_truth=has_truth)}" if len(chosen) else head
+    probability = "{:.4g}" if _is_joint(folder) else "{:.6f}"
+    rows = _rows(chosen.head(top), spelled, probability, has_truth=has_truth)
+    return f"{head}\n\n{rows}" if len(chosen) else head
 
 
 def _require_finished(folder: RunFolder) -> None:
@@ -71,7 +73,10 @@ def _headline(folder: RunFolder, table: pd.DataFrame) -> str:
     last, config = folder.read_last(), folder.read_config()
     count = int(last["artifacts/count"])
     right, wrong = last["generalization/count"], last["hallucination/count"]
-    start = f"{folder.sweep}/{folder.run_id}: {_counted(count)} at P > {config['artifacts']['threshold']:g}"
+    above = f"P > {config['artifacts']['threshold']:g}"
+    if _is_joint(folder):
+        above = f"P(sentence) > {folder.read_facts()['corpus/epsilon']:g}"
+    start = f"{folder.sweep}/{folder.run_id}: {_counted(count)} at {above}"
     if not count:
         return f"{start}."
     if math.isnan(right):
@@ -83,6 +88,12 @@ def _headline(folder: RunFolder, table: pd.DataFrame) -> str:
     if len(table) < count:
         kept = f"Kept by name are the {len(table):,} most confident: {_by_label(Counter(table['label']))}."
     return f"{start}{labels}.\n{kept}"
+
+
+def _is_joint(folder: RunFolder) -> bool:
+    """Whether probabilities are those of sentences; runs of older versions have no measure to choose."""
+    measure: str | None = folder.read_config()["artifacts"].get("measure")
+    return measure == "joint"
 
 
 def _by_label(counts: Mapping[str, int]) -> str:
@@ -104,11 +115,11 @@ def _shown(chosen: pd.DataFrame, top: int, filters: Sequence[str]) -> str:
     return f"Shown: the first {top:,} of {len(chosen):,}{such}."
 
 
-def _rows(chosen: pd.DataFrame, spelled: Callable[[int], str], *, has_truth: bool) -> str:
+def _rows(chosen: pd.DataFrame, spelled: Callable[[int], str], probability: str, *, has_truth: bool) -> str:
     cells = {
         "rank": [str(rank) for rank in chosen["rank"]],
         "tokens": [" ".join(map(spelled, tokens)) for tokens in chosen["tokens"]],
-        "probability": [f"{probability:.6f}" for probability in chosen["probability"]],
+        "probability": [probability.format(p) for p in chosen["probability"]],
         "label": chosen["label"].tolist(),
         "context": ["seen" if seen else "unseen" for seen in chosen["seen"]],
     }
