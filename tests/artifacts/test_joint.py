@@ -98,7 +98,7 @@ def test_many_chunks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = sharp_model(corpora, "everything", seed=3, sharpness=1.5)
     at_once = joint_artifacts(model, corpora, epsilon=1e-3)
     assert_equals_brute_force(at_once, model, corpora)
-    monkeypatch.setattr(JointCounter, "_rows", lambda *_: 1)
+    monkeypatch.setattr(JointCounter, "_prefixes_at_once", lambda *_: 1)
     in_pieces = joint_artifacts(model, corpora, epsilon=1e-3)
     assert at_once.certificate.kept_ML[:, 1].min() > 4 * TILE, "no piece holds all prefixes"
     for one, other in zip(at_once.tables, in_pieces.tables, strict=True):
