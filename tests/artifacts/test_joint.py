@@ -317,6 +317,20 @@ def test_the_survival_curve_counts_artifacts_above_larger_epsilons() -> None:
         assert expected[0] > expected[10] > 0
 
 
+@pytest.mark.parametrize("order", [2, 3])
+def test_counts_alone_are_those_of_an_evaluation(order: int) -> None:
+    corpora = [random_world(8, size, 3, seed=size) for size in (20, 50)]
+    model = sharp_model(corpora, "attention", seed=0, sharpness=2)
+    measured = counter(corpora, order=order)
+    counts, evaluated = measured.count(model, full_survival=True), measured.evaluate(model)
+    for name in ("count", "seen", "unseen", "ceiling", "diagonal"):
+        told = [row[f"artifacts/{name}"] or 0 for row in evaluated.rows]
+        assert getattr(counts, name).tolist() == told, name
+    assert counts.count.tolist() == joint_artifacts(model, corpora, order=order).count.tolist()
+    assert counts.survival.tolist() == evaluated.survival.tolist()
+    assert counts.survival_thresholds.tolist() == evaluated.thresholds.tolist()
+
+
 @pytest.mark.parametrize("shape", MODELS)
 def test_a_member_of_a_stack_has_its_own_numbers_bit_for_bit(shape: str) -> None:
     corpora = [random_world(30, size, 3, seed=size) for size in (20, 147, 400)]
