@@ -761,6 +761,10 @@ def _check_counting(config: Config) -> None:
             f"artifacts.epsilon={artifacts.epsilon} must lie between 0 and 1.",
         )
         _require(
+            artifacts.keep != "sample",
+            "artifacts.keep=sample with artifacts.measure=joint: these artifacts are few, so keep=all.",
+        )
+        _require(
             config.objective.positions == "all",
             "artifacts.measure=joint needs objective.positions=all: the probability of a sentence is that of each of "
             "its tokens.",
@@ -768,6 +772,15 @@ def _check_counting(config: Config) -> None:
         _require(
             config.objective.outside.contexts != "mined",
             "artifacts.measure=joint looks at sentences, not at every context: no contexts can be mined.",
+        )
+        _require(
+            artifacts.threshold == Artifacts.threshold,
+            f"artifacts.threshold={artifacts.threshold} is of artifacts.measure=conditional; artifacts.epsilon is that "
+            "of the probability of sentences.",
+        )
+        _require(
+            artifacts.contexts != "typed",
+            "artifacts.contexts=typed with artifacts.measure=joint: every sentence is considered; leave it out.",
         )
         _require(
             artifacts.engine == "auto",
@@ -930,7 +943,7 @@ def _make_choices(config: Config) -> None:
     model.qk_width = model.qk_width or model.width // model.heads
     model.vo_width = model.vo_width or model.width // model.heads
     artifacts.order = artifacts.order or data.order
-    artifacts.contexts = artifacts.contexts or data.contexts
+    artifacts.contexts = artifacts.contexts or ("all" if artifacts.measure == "joint" else data.contexts)
     # What would be done if another engine or measure were chosen is no part of the run either.
     if artifacts.measure == "joint" or artifacts.engine != "auto":
         artifacts.exact_ngrams = Artifacts.exact_ngrams

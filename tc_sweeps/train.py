@@ -26,10 +26,12 @@ from tc_sweeps.artifacts import (
     ArtifactCallback,
     Counter,
     Evaluation,
+    JointCounter,
     Scope,
     artifact_sample,
     enumerate_artifacts,
     fiber_table,
+    joint_artifacts,
     most_confident,
 )
 from tc_sweeps.config import Config, ConfigError, leaves
@@ -182,7 +184,8 @@ def _fit(
         module.load_state(state)
     counter = make_counter(configs, corpora, device)
     entries = counter.contexts.total * counter.vocab_size
-    if entries > SLOW_ENTRIES and evaluations_made == 0:
+    is_joint = configs[0].artifacts.measure == "joint"  # which looks at few contexts
+    if entries > SLOW_ENTRIES and evaluations_made == 0 and not is_joint:
         log.warning(
             "Every evaluation counts over %.1e n-grams of one run, about %.0f minutes on a core: a smaller vocabulary, "
             "artifacts.order or artifacts.contexts=typed makes them fewer.",
@@ -242,16 +245,26 @@ class _Keeper(pl.Callback):
 
 def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: torch.device) -> Counter:
     """Return the counter that the configs of a stack ask for."""
-    first = configs[0]
+    first, over = configs[0], counted(configs[0])
+    sees_multisets = first.model.layers == 1 and not first.model.positions
+    if first.artifacts.measure == "joint":
+        return JointCounter(
+            corpora,
+            order=over["order"],
+            epsilon=first.artifacts.epsilon,
+            memory_mib=first.artifacts.memory_mib,
+            device=device,
+            sees_multisets=sees_multisets,
+        )
     return Counter(
         corpora,
-        **counted(first),
+        **over,
         threshold=first.artifacts.threshold,
         memory_mib=first.artifacts.memory_mib,
         engine=first.artifacts.engine,
         device=device,
         positions=first.objective.positions,
-        sees_multisets=first.model.layers == 1 and not first.model.positions,
+        sees_multisets=sees_multisets,
     )
 
 
@@ -259,6 +272,11 @@ def _kept(model: ToyTransformer, corpus: Corpus, config: Config) -> Iterable[pd.
     """Return the artifacts that a run keeps by name, in parts: `artifacts.keep`."""
     artifacts = config.artifacts
     over = counted(config)
+    if artifacts.measure == "joint":
+        found = joint_artifacts(
+            model, corpus, epsilon=artifacts.epsilon, order=over["order"], memory_mib=artifacts.memory_mib
+        )
+        return [found.tables[0] if artifacts.keep == "all" else found.tables[0].head(artifacts.kept)]
     scope: Scope = {
         "threshold": artifacts.threshold,
         "order": over["order"],

@@ -214,6 +214,18 @@ REFUSED = [
     ),
     ({"artifacts.contexts": "type"}, "artifacts.contexts=type is not one of None, all, typed; did you mean 'typed'?"),
     ({"artifacts.memory_mib": 0}, "artifacts.memory_mib=0 must be at least 1"),
+    *(
+        ({"artifacts.measure": "joint", name: value}, fragment)
+        for name, value, fragment in (
+            *(("artifacts.epsilon", epsilon, "must lie between 0 and 1") for epsilon in (0.0, 1.0, -0.1, math.nan)),
+            ("objective.positions", "last", "artifacts.measure=joint needs objective.positions=all"),
+            ("artifacts.threshold", 0.3, "artifacts.threshold=0.3 is of artifacts.measure=conditional"),
+            ("artifacts.contexts", "typed", "artifacts.contexts=typed with artifacts.measure=joint"),
+            ("artifacts.engine", "chunked", "artifacts.engine=chunked with artifacts.measure=joint"),
+            ("objective.outside", {"method": "hinge", "contexts": "mined"}, "no contexts can be mined"),
+        )
+    ),
+    ({"artifacts.epsilon": 0.01}, "artifacts.epsilon=0.01 is of artifacts.measure=joint"),
     ({"tracking.mode": "of"}, "tracking.mode=of is not one of offline, online, none"),
 ]
 
@@ -301,6 +313,7 @@ def test_a_key_of_another_world_is_refused_and_not_suggested(world, unknown):
         ({**TRIPLES, "data.columns": [4, 0]}, {"data.order": 2, "artifacts.order": 2}),
         ({**PYKEEN, "data.columns": ["subject", "object"], "data.order": 2}, {"data.order": 2}),
         ({**KINSHIPS, "artifacts.contexts": "all"}, {"artifacts.contexts": "all"}),
+        ({**KINSHIPS, "artifacts.measure": "joint"}, {"artifacts.contexts": "all", "artifacts.epsilon": None}),
         (GRAMMAR, {"artifacts.contexts": "all", "data.order": 3, "data.held_out_fraction": 0.0}),
         (RELATIONS, {"artifacts.contexts": "all", "data.order": 3, "data.contradictions": 0.0}),
         ({**MODULAR, "data.modulus": 1024}, {"artifacts.contexts": "all", "data.order": 3, "data.noise": 0.0}),
@@ -346,6 +359,11 @@ def test_a_resolved_config_resolves_to_itself_also_through_yaml(values):
     assert again == config
     assert type(again.data) is type(config.data)
     assert resolve(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(config)))) == config
+
+
+def test_a_saved_config_of_joint_artifacts_means_what_it_said():
+    config = resolve(nested({**KINSHIPS, "artifacts.measure": "joint", "artifacts.epsilon": 0.01}))
+    assert resolve(asdict(config)) == config
 
 
 def test_the_defaults_are_those_of_the_contract():

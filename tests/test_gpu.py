@@ -10,7 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from tc_sweeps.artifacts import Counter, artifact_sample, count_artifacts, enumerate_artifacts, most_confident
+from tc_sweeps.artifacts import (
+    Counter,
+    artifact_sample,
+    count_artifacts,
+    enumerate_artifacts,
+    joint_artifacts,
+    most_confident,
+)
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import build_corpus
@@ -45,6 +52,17 @@ def test_artifacts_are_listed_as_on_the_cpu() -> None:
         model.cuda()
         pd.testing.assert_frame_equal(table(), expected)
         model.cpu()
+
+
+def test_joint_artifacts_are_those_of_the_cpu() -> None:
+    corpora = [random_world(50, 200, 3, seed=s) for s in range(3)]
+    model = sharp_model(corpora, "everything", seed=0, sharpness=2)
+    expected = joint_artifacts(model, corpora)
+    found = joint_artifacts(model.cuda(), corpora)
+    assert found.certificate.complete_M.all()
+    assert expected.count.min() > 0
+    for one, other in zip(found.tables, expected.tables, strict=True):
+        assert sorted(one["tokens"].tolist()) == sorted(other["tokens"].tolist())
 
 
 def test_an_evaluation_synchronises_once() -> None:

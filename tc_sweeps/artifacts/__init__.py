@@ -1,4 +1,4 @@
-"""Artifacts: their definition, the exact counter, the callback, and the list of them."""
+"""Artifacts: their definition, the exact counters, the callback, and the list of them."""
 
 from tc_sweeps.artifacts.callback import ArtifactCallback, Evaluation
 from tc_sweeps.artifacts.counter import ArtifactCounts, Counter, count_artifacts
@@ -10,6 +10,7 @@ from tc_sweeps.artifacts.enumeration import (
     fiber_table,
     most_confident,
 )
+from tc_sweeps.artifacts.joint import JointArtifacts, JointCounter, joint_artifacts
 
 __all__ = [
     "METRICS",
@@ -17,10 +18,13 @@ __all__ = [
     "ArtifactCounts",
     "Counter",
     "Evaluation",
+    "JointArtifacts",
+    "JointCounter",
     "Scope",
     "artifact_sample",
     "count_artifacts",
     "enumerate_artifacts",
     "fiber_table",
+    "joint_artifacts",
     "most_confident",
 ]

@@ -68,7 +68,7 @@ class ArtifactCallback(pl.Callback):
                     step=failed_steps[m] if failed_steps[m] >= 0 else module.step,
                     state=state,
                     metrics={} if failed else evaluated.rows[m],
-                    thresholds=thresholds,
+                    thresholds=np.broadcast_to(thresholds, survival.shape)[m],
                     survival=survival[m],
                 )
             )

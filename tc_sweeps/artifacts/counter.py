@@ -23,12 +23,13 @@ from tc_sweeps.artifacts.contexts import Contexts, CountedModel, Sizes
 from tc_sweeps.artifacts.definition import (
     EXACT_THRESHOLDS,
     accuracy_cap,
-    check_question,
+    check_order,
+    check_threshold,
     most_tokens,
     survival_thresholds,
 )
 from tc_sweeps.artifacts.labels import Labels, known
-from tc_sweeps.artifacts.listing import Listing, Reading, loss_listing
+from tc_sweeps.artifacts.listing import Known, Listing, Reading, loss_listing
 from tc_sweeps.artifacts.mining import surest
 from tc_sweeps.artifacts.stream import constants, count_above, stream
 from tc_sweeps.artifacts.watching import Observed
@@ -36,7 +37,17 @@ from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows
 from tc_sweeps.model import loss_floor, trained_tensors
 
-__all__ = ["ArtifactCounts", "Counter", "Evaluated", "Row", "count_artifacts", "in_float64"]
+__all__ = [
+    "ArtifactCounts",
+    "Counter",
+    "Evaluated",
+    "Row",
+    "Values",
+    "asked_for",
+    "count_artifacts",
+    "in_float64",
+    "sum_in_order",
+]
 
 Values = dict[str, Tensor]
 Row = dict[str, float | int | None]
@@ -56,7 +67,7 @@ class ArtifactCounts:
     diagonal: Tensor  # [M], in contexts whose tokens are all equal; 0 for n = 2
     ceiling: Tensor  # [M], no model with these training probabilities can have more
     survival: Tensor  # [M, T], N(tau)
-    survival_thresholds: Tensor  # [T] in float64
+    survival_thresholds: Tensor  # [T] in float64; [M, T] where members have their own
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class Evaluated:
     """One evaluation of a stack, on the host."""
 
     rows: list[Row]  # per member, by metric name; None where a denominator is empty
-    thresholds: np.ndarray  # [T], of the survival curve: those that are at least 1/2, or all
+    thresholds: np.ndarray  # [T], of the survival curve: those that are at least 1/2, or all; [M, T] by joint measure
     survival: np.ndarray  # [M, T], N(tau)
     carried: dict[str, list[float]]  # what came along from the device, per member
 
@@ -120,13 +131,11 @@ def count_artifacts(
     `engine`: `reference` reads every row in float64, `chunked` and `auto` in float32 first; the counts are the same.
     Raises ValueError for a threshold outside (0, 1) or an order outside 2..order of the corpus.
     """
-    corpora = [corpora] if isinstance(corpora, Corpus) else list(corpora)
-    check_question(corpora[0], threshold, order)
-    if len(corpora) != model.num_members:
-        raise ValueError(f"{len(corpora)} corpora for a stack of {model.num_members} models: give one per member.")
+    corpora, order = asked_for(model, corpora, order)
+    check_threshold(threshold)
     counter = Counter(
         corpora,
-        order=order or corpora[0].order,
+        order=order,
         threshold=threshold,
         contexts=contexts or corpora[0].contexts,
         memory_mib=memory_mib,
@@ -134,6 +143,18 @@ def count_artifacts(
         device=model.unembedding_matrix().device,
     )
     return counter.count(model, full_survival=full_survival)
+
+
+def asked_for(model: CountedModel, corpora: Corpus | Sequence[Corpus], order: int | None) -> tuple[list[Corpus], int]:
+    """Return one corpus per member, and the order: that of the corpora where None is given.
+
+    Raises ValueError for an order outside 2..order of the corpus, and for another number of corpora than of members.
+    """
+    corpora = [corpora] if isinstance(corpora, Corpus) else list(corpora)
+    check_order(corpora[0], order)
+    if len(corpora) != model.num_members:
+        raise ValueError(f"{len(corpora)} corpora for a stack of {model.num_members} models: give one per member.")
+    return corpora, order or corpora[0].order
 
 
 class Counter:
@@ -164,14 +185,13 @@ class Counter:
         self.thresholds = survival_thresholds(threshold)
         self.most_tokens = most_tokens(threshold, self.vocab_size)
         self._memory_bytes = memory_mib << 20
-        places = [corpus.places(order, contexts) for corpus in corpora]
-        self.contexts = Contexts(places, device)
+        self._places = [corpus.places(order, contexts) for corpus in corpora]
+        self.contexts = Contexts(self._places, device)
         # The data tensors of the loss by order; a member has none of an order where it has no such sentences.
         tensors = [{tensor.order: tensor for tensor in trained_tensors(corpus, positions)} for corpus in corpora]
         self._trained = {n: [member.get(n) for member in tensors] for n in sorted({n for t in tensors for n in t})}
         self._buffer = 32 + self.contexts.total // 1000  # rows of a member that may be in doubt
-        of_order = self._trained.get(order, [None] * len(corpora))
-        self._known = [known(c, order, p, t) for c, p, t in zip(corpora, places, of_order, strict=True)]
+        self._trained_of_order = self._trained.get(order, [None] * len(corpora))
         self._laid_out: tuple[Sizes, Labels] | None = None
         self._positions = positions
         self._judge_seed_M = torch.tensor([corpus.judge_seed for corpus in corpora], device=device)
@@ -230,7 +250,7 @@ class Counter:
         See `surest`; J = `count`, or fewer where no member has as many contexts. `taught_MKm`: those that are taught,
         the first `length_M` of each member. No synchronisation.
         """
-        listing = self._labels(model).listing
+        listing = self._listing(model)
         return surest(
             in_float64(model),
             self.contexts,
@@ -262,6 +282,11 @@ class Counter:
 
     # -------------------------------------------------------------------------------------------------- on the device
 
+    @cached_property
+    def _known(self) -> list[Known]:
+        parts = zip(self.corpora, self._places, self._trained_of_order, strict=True)
+        return [known(corpus, self.order, places, trained) for corpus, places, trained in parts]
+
     def _labels(self, model: CountedModel) -> Labels:
         """Return what is known, laid out for the blocks in which a model is streamed."""
         sizes = self._sizes(model)
@@ -269,8 +294,12 @@ class Counter:
             self._laid_out = sizes, Labels(self._known, self.contexts, sizes)
         return self._laid_out[1]
 
+    def _listing(self, model: CountedModel) -> Listing:
+        """Return what is read in float64 at every evaluation: the training n-grams, with what they weigh, and more."""
+        return self._labels(model).listing
+
     def _read(self, model: CountedModel) -> Reading:
-        return self._labels(model).listing.read(model, self.threshold, self._sizes(model).piece)
+        return self._listing(model).read(model, self.threshold, self._sizes(model).piece)
 
     def _sizes(self, model: CountedModel) -> Sizes:
         return self.contexts.sizes(model, self._memory_bytes, itemsize=self._screened_in.itemsize)
@@ -286,7 +315,7 @@ class Counter:
             columns = [value.double().view(len(value), -1) for value in values.values()]
             host = torch.cat(columns, dim=1).cpu()
             parts = dict(zip(values, torch.split(host, [column.shape[1] for column in columns], dim=1), strict=True))
-            needed = int(parts["artifacts/doubtful"].max())
+            needed = int(parts["doubtful"].max())
             if needed <= self._buffer:
                 return {name: part if name == "survival" else part[:, 0] for name, part in parts.items()}
             self._buffer = min(needed + needed // 2, self.contexts.total)
@@ -329,7 +358,8 @@ class Counter:
             "artifacts/ceiling": self.most_tokens * self.contexts.total_M - train_M,
             # What was streamed ends with the curve's thresholds; a slice makes no copy, for which the CPU would wait.
             "survival": totals.above_MT[:, -len(survived) :] - trained_MT,
-            "artifacts/doubtful": totals.doubtful_M,
+            "doubtful": totals.doubtful_M,
+            "screened": self.contexts.total_M,
             "confident_unseen": totals.confident_M - ((reading.above_MC > 0) & listed["seen"]).sum(1),
         }
         held_out_MQ = ngram["held_out"]
@@ -400,11 +430,11 @@ class Counter:
 
     def _losses_of(self, model: CountedModel, reading: Reading) -> Values:
         """Return the loss over the trained positions, equation (2), and the accuracy."""
-        flag = self._labels(model).listing.ngram_flag
-        loss_M = -_sum_in_order(flag["weight"] * reading.log_p_MQ)
+        flag = self._listing(model).ngram_flag
+        loss_M = -sum_in_order(flag["weight"] * reading.log_p_MQ)
         for listing in self._losses:
             log_p_MQ = listing.read(model, self.threshold, self._sizes(model).piece).log_p_MQ
-            loss_M -= _sum_in_order(listing.ngram_flag["weight"] * log_p_MQ)
+            loss_M -= sum_in_order(listing.ngram_flag["weight"] * log_p_MQ)
         train_MQ = flag["train"]
         return {
             "train/loss": loss_M,
@@ -441,7 +471,7 @@ class Counter:
         row: Row = {k: v[k] for k in ("train/loss", "train/excess_loss", "train/accuracy")}
         counted = ("count", "ceiling", "seen", "unseen", "diagonal")
         row |= {f"artifacts/{name}": int(v[f"artifacts/{name}"]) for name in counted}
-        row["artifacts/doubtful_share"] = v["artifacts/doubtful"] / self.contexts.totals[member]
+        row["artifacts/doubtful_share"] = ratio(v["doubtful"], v["screened"])
         row["train/above_threshold"] = int(v["train/above_threshold"])
         row["artifacts/per_ngram"] = ratio(v["artifacts/count"], v["train_ngrams"])
         row["artifacts/unseen_confident_rate"] = ratio(v["confident_unseen"], v["contexts_unseen"])
@@ -477,7 +507,7 @@ class Counter:
         return int(answers.clamp_max(self.most_tokens).sum()) / len(held_out)
 
 
-def _sum_in_order(value_MQ: Tensor) -> Tensor:
+def sum_in_order(value_MQ: Tensor) -> Tensor:
     """Return the sum of each member's values, [M], added one after the other.
 
     `sum` groups its terms by how many there are, so that the zeros of a member that is padded would change its last

@@ -12,15 +12,27 @@ from tc_sweeps.config import METRICS
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows
 
-__all__ = ["EXACT_THRESHOLDS", "METRICS", "accuracy_cap", "check_question", "most_tokens", "survival_thresholds"]
+__all__ = [
+    "EXACT_THRESHOLDS",
+    "METRICS",
+    "accuracy_cap",
+    "check_order",
+    "check_threshold",
+    "most_tokens",
+    "survival_thresholds",
+]
 
 EXACT_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)  # where the survival curve is exact, besides the configured one
 
 
-def check_question(corpus: Corpus, threshold: float, order: int | None) -> None:
-    """Raise ValueError for a threshold outside (0, 1), or an order outside 2..order of the corpus."""
+def check_threshold(threshold: float) -> None:
+    """Raise ValueError for a threshold outside (0, 1)."""
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold} must lie between 0 and 1.")
+
+
+def check_order(corpus: Corpus, order: int | None) -> None:
+    """Raise ValueError for an order outside 2..order of the corpus."""
     if order is not None and not 2 <= order <= corpus.order:
         raise ValueError(f"order={order} must lie between 2 and {corpus.order}, the order of the corpus.")
 

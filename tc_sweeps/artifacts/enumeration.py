@@ -16,13 +16,13 @@ from torch import Tensor
 
 from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.counter import in_float64
-from tc_sweeps.artifacts.definition import check_question, most_tokens
+from tc_sweeps.artifacts.definition import check_order, check_threshold, most_tokens
 from tc_sweeps.artifacts.screen import Operand, screened_logits
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_bits
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
-__all__ = ["Scope", "artifact_sample", "enumerate_artifacts", "fiber_table", "most_confident"]
+__all__ = ["Scope", "artifact_sample", "artifact_table", "enumerate_artifacts", "fiber_table", "most_confident"]
 
 _ROWS = 1 << 15  # of a frame, at most: about 10 MB as lists of tokens
 _RIGHT_TOKENS = 1 << 21  # in the column `right` of a frame, at most
@@ -128,6 +128,11 @@ class _Least:
         return float(self._key_K.amax()) if len(least) else math.inf
 
 
+def artifact_table(corpus: Corpus, ngram_Kn: Tensor, probability_K: Tensor) -> pd.DataFrame:
+    """Return a table of artifacts with the columns of `enumerate_artifacts`, one row each, in their order."""
+    return _Known(corpus, ngram_Kn.shape[1]).table(ngram_Kn, probability_K)
+
+
 class _Search:
     """One pass over the considered contexts of a stack of one, in memory that does not depend on what it finds."""
 
@@ -141,7 +146,8 @@ class _Search:
         among: Tensor | None = None,
         memory_mib: int = 256,
     ) -> None:
-        check_question(corpus, threshold, order)
+        check_threshold(threshold)
+        check_order(corpus, order)
         if model.num_members != 1:
             raise ValueError(f"The artifacts of one model are listed, not those of {model.num_members}.")
         self.threshold = threshold
@@ -168,16 +174,7 @@ class _Search:
 
     def table(self, found: _Found) -> pd.DataFrame:
         """Return artifacts as a table."""
-        ngram_Kn, probability_K = found
-        return pd.DataFrame(
-            {
-                "tokens": ngram_Kn.tolist(),
-                "probability": probability_K.numpy(),
-                "label": self._known.labels(ngram_Kn),
-                "seen": self._known.seen(ngram_Kn[:, :-1]),
-                "right": self._known.right(ngram_Kn[:, :-1]),
-            }
-        )
+        return self._known.table(*found)
 
     def _candidates(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the contexts that may have an artifact, in lexicographic order, on the CPU.
@@ -266,6 +263,18 @@ class _Known:
         self._end_C = count_C.cumsum(0)
         self._begin_C = self._end_C - count_C
         self.most_right = int(count_C.amax()) if len(count_C) else 0  # last tokens that are right in one context
+
+    def table(self, ngram_Kn: Tensor, probability_K: Tensor) -> pd.DataFrame:
+        """Return n-grams as a table, one row each, in their order."""
+        return pd.DataFrame(
+            {
+                "tokens": ngram_Kn.tolist(),
+                "probability": probability_K.numpy(),
+                "label": self.labels(ngram_Kn),
+                "seen": self.seen(ngram_Kn[:, :-1]),
+                "right": self.right(ngram_Kn[:, :-1]),
+            }
+        )
 
     def is_new(self, ngram_Kn: Tensor) -> Tensor:
         """Return whether n-grams are not in the data, [K]."""

@@ -17,7 +17,6 @@ from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.listing import Known, Listing, weights
 from tc_sweeps.artifacts.watching import Layout, watch
 from tc_sweeps.corpus import Corpus, DataTensor
-from tc_sweeps.corpus.corpus import truncated
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
 __all__ = ["Labels", "known"]
@@ -68,7 +67,7 @@ def known(corpus: Corpus, order: int, places: list[Tensor], trained: DataTensor 
     none = data.ngrams_Gn[:0]
     truth = corpus.truth_ngrams(order)
     held_out = corpus.held_out_ngrams(order)
-    replaced = None if corpus.replaced is None else truncated(corpus.replaced, order)
+    replaced = corpus.replaced_ngrams(order)
     labels = corpus.labelled_contexts(order)
     labelled = labels if isinstance(labels, Tensor) else none[:, :-1]
     everywhere = places[0]

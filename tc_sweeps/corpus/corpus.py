@@ -58,6 +58,10 @@ class Corpus:
         """Return W truncated to `order` as distinct n-grams, [K, order]."""
         return None if self.truth is None else truncated(self.truth, order)
 
+    def replaced_ngrams(self, order: int) -> Tensor | None:
+        """Return what noise replaced, truncated to `order`, as distinct n-grams, [K, order]."""
+        return None if self.replaced is None else truncated(self.replaced, order)
+
     def labelled_contexts(self, order: int) -> Tensor | Literal["all"] | None:
         """Return the labelled contexts of n-grams of `order`, [C, order-1], "all", or None without a truth."""
         if self.truth is None:

@@ -57,7 +57,8 @@ def artifacts_text(run: str | Path, *, top: int = 50, labels: Sequence[str] = ()
     if not found.meant:
         return head
     chosen = found.table.to_pandas().assign(rank=kept.ranks(folder, found))
-    return f"{head}\n\n{_rows(chosen, spelled, has_truth=has_truth)}"
+    probability = "{:.4g}" if _is_joint(folder) else "{:.6f}"
+    return f"{head}\n\n{_rows(chosen, spelled, probability, has_truth=has_truth)}"
 
 
 def _require_finished(folder: RunFolder) -> None:
@@ -79,7 +80,10 @@ def _headline(folder: RunFolder, named: int) -> str:
     last, config = folder.read_last(), folder.read_config()
     count = int(last["artifacts/count"])
     right, wrong = last["generalization/count"], last["hallucination/count"]
-    start = f"{folder.sweep}/{folder.run_id}: {_counted(count)} at P > {config['artifacts']['threshold']:g}"
+    above = f"P > {config['artifacts']['threshold']:g}"
+    if _is_joint(folder):
+        above = f"P(sentence) > {folder.read_facts()['corpus/epsilon']:g}"
+    start = f"{folder.sweep}/{folder.run_id}: {_counted(count)} at {above}"
     if not count:
         return f"{start}."
     if math.isnan(right):
@@ -93,6 +97,12 @@ def _headline(folder: RunFolder, named: int) -> str:
     if kept.keeps_sample(config):
         which = f"is a sample of {named:,} of {count:,} artifacts"
     return f"{start}{labels}.\nKept by name {which}: {_by_label(kept.labels(folder))}."
+
+
+def _is_joint(folder: RunFolder) -> bool:
+    """Whether probabilities are those of sentences; runs of older versions have no measure to choose."""
+    measure: str | None = folder.read_config()["artifacts"].get("measure")
+    return measure == "joint"
 
 
 def _by_label(counts: Mapping[str, int]) -> str:
@@ -114,11 +124,11 @@ def _shown(meant: int, top: int, filters: Sequence[str]) -> str:
     return f"Shown: the first {top:,} of {meant:,}{such}."
 
 
-def _rows(chosen: pd.DataFrame, spelled: Callable[[int], str], *, has_truth: bool) -> str:
+def _rows(chosen: pd.DataFrame, spelled: Callable[[int], str], probability: str, *, has_truth: bool) -> str:
     cells = {
         "rank": [str(rank) for rank in chosen["rank"]],
         "tokens": [" ".join(map(spelled, tokens)) for tokens in chosen["tokens"]],
-        "probability": [f"{probability:.6f}" for probability in chosen["probability"]],
+        "probability": [probability.format(p) for p in chosen["probability"]],
         "label": chosen["label"].tolist(),
         "context": ["seen" if seen else "unseen" for seen in chosen["seen"]],
     }

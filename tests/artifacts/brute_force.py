@@ -6,6 +6,7 @@ import itertools
 import math
 from fractions import Fraction
 
+import pytest
 import torch
 
 from tc_sweeps.corpus import Corpus
@@ -123,6 +124,14 @@ def brute_force(
         "hallucination/share": ratio(len(wrong), len(right) + len(wrong)),
         "hallucination/per_context": ratio(sum(a[:-1] not in seen_contexts for a in wrong), len(blank)),
     }
+
+
+def assert_rows_equal(row: dict[str, object], expected: dict[str, object]) -> None:
+    for name, value in expected.items():
+        if isinstance(value, float):
+            assert row[name] == pytest.approx(value, rel=1e-5 if name == "test/loss" else 1e-9), name
+        else:
+            assert row[name] == value, name
 
 
 def abstains(model: ToyTransformer, member: int, context: Ngram) -> float:

@@ -23,7 +23,7 @@ from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.corpus.tensor import find_rows
 from tc_sweeps.model import ToyTransformer
-from tests.artifacts.brute_force import brute_force, considered, probabilities, rows_of
+from tests.artifacts.brute_force import assert_rows_equal, brute_force, considered, probabilities, rows_of
 from tests.artifacts.worlds import MODELS, labelled_world, random_world, sharp_model
 
 CPU = torch.device("cpu")
@@ -33,14 +33,6 @@ THRESHOLDS = (0.1, 1 / 3, 0.5, 0.7, 0.9)
 def counter(corpora: list[Corpus], **settings_: object) -> Counter:
     chosen = {"order": corpora[0].order, "threshold": 0.5, "contexts": "all", "memory_mib": 256, "device": CPU}
     return Counter(corpora, **(chosen | settings_))  # type: ignore[arg-type]
-
-
-def assert_rows_equal(row: dict[str, object], expected: dict[str, object]) -> None:
-    for name, value in expected.items():
-        if isinstance(value, float):
-            assert row[name] == pytest.approx(value, rel=1e-5 if name == "test/loss" else 1e-9), name
-        else:
-            assert row[name] == value, name
 
 
 @pytest.mark.parametrize("shape", MODELS)
