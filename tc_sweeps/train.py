@@ -7,6 +7,7 @@ on the device at each evaluation) -> one row of numbers per member -> local file
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import signal
 import time
@@ -20,7 +21,15 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-from tc_sweeps.artifacts import METRICS, ArtifactCallback, Counter, Evaluation, fiber_table, most_confident
+from tc_sweeps.artifacts import (
+    METRICS,
+    ArtifactCallback,
+    Counter,
+    Evaluation,
+    SampledCounter,
+    fiber_table,
+    most_confident,
+)
 from tc_sweeps.config import Config, ConfigError, leaves
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import (
@@ -34,12 +43,10 @@ from tc_sweeps.model import (
 )
 from tc_sweeps.store import Checkpoints, Job, Mirror, RunFolder, Saved, Worker, code_version, open_mirror, run_id
 
-__all__ = ["Result", "counted", "device_of", "is_out_of_memory", "stack_key", "train"]
+__all__ = ["Result", "counted", "device_of", "engine_of", "is_out_of_memory", "ngrams_of", "stack_key", "train"]
 
 log = logging.getLogger(__name__)
 
-SECONDS_PER_ENTRY = 1e-8  # of counting, on one core of a CPU, where V = 1,000 takes 10 to 15 s
-SLOW_ENTRIES = 6e9  # a minute
 MOST_CONFIDENT = 10_000  # artifacts kept by name; a table of that many is 200 kB
 
 Progress = Callable[[int, int, int], object]
@@ -123,7 +130,7 @@ def stack_key(config: Config, corpus: Corpus) -> tuple[Any, ...]:
         for name, value, metadata in leaves(config)
         if not metadata["per_member"] and not name.startswith("data.")
     ]
-    return *shared, corpus.vocab_size, corpus.order, batch_shape(corpus, config)
+    return *shared, corpus.vocab_size, corpus.order, engine_of(config, corpus), batch_shape(corpus, config)
 
 
 def _corpus(job: Job) -> Corpus | None:
@@ -134,6 +141,7 @@ def _corpus(job: Job) -> Corpus | None:
         if run_id(config) != folder.run_id:
             files = [f"{name}={value}" for name, value, metadata in leaves(config) if metadata["file"] and value]
             raise ConfigError(f"{' or '.join(files)} was changed after the launch.")
+        engine_of(config, corpus)
         batch_shape(corpus, config)
         return corpus
     except Exception as error:
@@ -171,13 +179,6 @@ def _fit(
     if state is not None:
         module.load_state(state)
     counter = make_counter(configs, corpora, device)
-    entries = counter.contexts.total * counter.vocab_size
-    if entries > SLOW_ENTRIES and evaluations_made == 0:
-        log.warning(
-            "Every evaluation counts over %.1e n-grams of one run, about %.0f minutes on a core: a smaller vocabulary, "
-            "artifacts.order or artifacts.contexts=typed makes them fewer.",
-            *(entries, entries * SECONDS_PER_ENTRY / 60),
-        )
     for place, member in enumerate(members):
         member.join(model, counter, place)
 
@@ -233,15 +234,42 @@ class _Keeper(pl.Callback):
 def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: torch.device) -> Counter:
     """Return the counter that the configs of a stack ask for."""
     first = configs[0]
-    return Counter(
-        corpora,
+    settings: dict[str, Any] = {
         **counted(first),
-        threshold=first.artifacts.threshold,
-        memory_mib=first.artifacts.memory_mib,
-        device=device,
-        positions=first.objective.positions,
-        sees_multisets=first.model.layers == 1 and not first.model.positions,
-    )
+        "threshold": first.artifacts.threshold,
+        "memory_mib": first.artifacts.memory_mib,
+        "device": device,
+        "positions": first.objective.positions,
+        "sees_multisets": first.model.layers == 1 and not first.model.positions,
+    }
+    if engine_of(first, corpora[0]) == "exact":
+        return Counter(corpora, **settings)
+    seeds = [config.seed for config in configs]
+    return SampledCounter(corpora, sampling=first.artifacts.sampling, seeds=seeds, **settings)
+
+
+def ngrams_of(config: Config, corpus: Corpus) -> int:
+    """Return how many n-grams a count passes: the contexts considered times the vocabulary."""
+    return math.prod(len(tokens) for tokens in corpus.places(**counted(config))) * corpus.vocab_size
+
+
+def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
+    """Return whether artifacts are counted or estimated; `auto` counts up to `artifacts.exact_ngrams`.
+
+    Raises ConfigError where they are estimated and contexts are to be mined, for which all have to be looked at.
+    """
+    artifacts = config.artifacts
+    if artifacts.engine != "auto":
+        return "sampled" if artifacts.engine == "sampled" else "exact"
+    ngrams = ngrams_of(config, corpus)
+    if ngrams <= artifacts.exact_ngrams:
+        return "exact"
+    if config.objective.outside.contexts == "mined":
+        raise ConfigError(
+            f"objective.outside.contexts=mined looks at every context, and {ngrams:.1e} n-grams are more than "
+            f"artifacts.exact_ngrams={artifacts.exact_ngrams:.1e}: raise it, or choose other contexts."
+        )
+    return "sampled"
 
 
 class Counted(TypedDict):
@@ -402,6 +430,11 @@ class _Member:
     def _finish(self, evaluation: Evaluation, seconds_per_step: float) -> None:
         model, artifacts = self._model.member(self.place), self.config.artifacts
         over = counted(self.config)
+        among = None
+        if engine_of(self.config, self.corpus) == "sampled":  # the contexts are too many to look through
+            alone = make_counter([self.config], [self.corpus], device_of(self.config))
+            assert isinstance(alone, SampledCounter)
+            among = alone.looked_at(model)
         surest = most_confident(
             model,
             self.corpus,
@@ -409,6 +442,7 @@ class _Member:
             **over,
             limit=MOST_CONFIDENT,
             memory_mib=artifacts.memory_mib,
+            among=among,
         )
         self.folder.write_table("artifacts", surest)
         self.folder.write_table("fibers", fiber_table(model, self.corpus, order=over["order"]))

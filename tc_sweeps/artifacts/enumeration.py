@@ -7,13 +7,15 @@ where a model has one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import Contexts, CountedModel, chunks
+from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.screen import Operand, screened_logits
 from tc_sweeps.corpus import Corpus
@@ -31,8 +33,11 @@ def most_confident(
     contexts: Literal["all", "typed"],
     limit: int,
     memory_mib: int = 256,
+    among: Tensor | None = None,
 ) -> pd.DataFrame:
     """Return the artifacts of a stack of one with the greatest probability, at most `limit`, most confident first.
+
+    They are those in all considered contexts, or in some `among` these, [C, n-1].
 
     Columns: `tokens` (the n-gram), `probability` (of its last token, float64), `label` (generalization, hallucination
     or unlabelled), `seen` (whether its context is in the data), `right` (the last tokens that W has in its context, or
@@ -46,13 +51,13 @@ def most_confident(
     bar = -math.log(threshold)
     kept = torch.empty(0, order, dtype=torch.int64)
     confidence = torch.empty(0)
-    for block in numbered.blocks(numbered.rows_at_once(doubles, memory_mib << 20)):
-        logits_1CU, error_1C = screened_logits(block.hidden(doubles), operand, bar)
+    rows_at_once = numbered.rows_at_once(doubles, memory_mib << 20)
+    for hidden_1CD, context_of in _visited(doubles, numbered, among, rows_at_once):
+        logits_1CU, error_1C = screened_logits(hidden_1CD, operand, bar)
         log_p_CV = torch.log_softmax(logits_1CU.mul_(math.log(2)), dim=-1)[0, :, : doubles.vocab_size]
         # Whatever may be above the threshold, rows that float32 cannot hold among it; float64 decides below.
         row_K, token_K = torch.nonzero(~(log_p_CV <= -bar - error_1C[0, :, None]), as_tuple=True)
-        context_Kn = numbered.decode(block.number_C[None, row_K])[0]
-        found = torch.cat([context_Kn, token_K[:, None]], dim=1).cpu()
+        found = torch.cat([context_of(row_K), token_K[:, None]], dim=1).cpu()
         novel = find_rows(found, data.ngrams_Gn) < 0
         kept = torch.cat([kept, found[novel]])
         confidence = torch.cat([confidence, log_p_CV[row_K, token_K].cpu()[novel]])
@@ -73,6 +78,23 @@ def most_confident(
             "right": _right(corpus, kept[:, :-1], order),
         }
     )
+
+
+def _visited(
+    model: CountedModel, considered: Contexts, among: Tensor | None, rows_at_once: int
+) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
+    """Yield the hidden states of contexts, [1, C, D], and what tells the contexts of rows; all, or `among` these."""
+    if among is None:
+        for block in considered.blocks(rows_at_once):
+            yield block.hidden(model), partial(_of_block, considered, block)
+        return
+    for begin, end in chunks(len(among), rows_at_once):
+        listed = among[begin:end].to(considered.total_M.device)
+        yield model.last_hidden(listed[None]), listed.__getitem__
+
+
+def _of_block(considered: Contexts, block: Block, row_K: Tensor) -> Tensor:
+    return considered.decode(block.number_C[None, row_K])[0]
 
 
 def fiber_table(

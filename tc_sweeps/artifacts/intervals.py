@@ -24,9 +24,9 @@ def interval(estimate: float, variance: float, weight: float, room: float) -> tu
 
         p' = (p + a) / (1 + a),   v' = (v + a^2 (1 - p)) / (1 + a)^3,   n' = p' (1 - p') / v'
 
-    and the upper end is the quantile of Beta(n' p', n' (1 - p')): for p = x / n, v = p (1 - p) / n and a = 1 / n that is
-    Beta(x + 1, n - x), exactly; for rare artifacts it tends to the gamma distribution. The lower end is the same seen
-    from the other side: what is no artifact is a share 1 - p.
+    and the upper end is the quantile of Beta(n' p', n' (1 - p')): for p = x / n, v = p (1 - p) / n and a = 1 / n that
+    is Beta(x + 1, n - x), exactly; for rare artifacts it tends to the gamma distribution. The lower end is the same
+    seen from the other side: what is no artifact is a share 1 - p.
     """
     if weight <= 0 or room <= 0:
         return estimate, estimate

@@ -33,7 +33,7 @@ class Labels:
     def __init__(
         self, of_members: Sequence[Known], considered: Contexts, rows_at_once: int, *, streamed: bool = True
     ) -> None:
-        """`considered` will be streamed so many `rows_at_once`; or not be `streamed`, and all that is known is listed."""
+        """`considered` will be streamed so many `rows_at_once`; where nothing is, all that is known is listed."""
         device = considered.total_M.device
         listed, watched = zip(*(_split(member, streamed=streamed) for member in of_members), strict=True)
         self.listing = Listing(listed, device)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ __all__ = ["SampledCounter"]
 _PILOT = 16  # one in so many contexts is drawn to see where the others should be
 # Of what may be drawn, where a budget of time or an error that is small enough may end it before.
 _LOOKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
-_SUREST = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1)  # the last tokens after which a model is surest, up to such a share of them
+_SUREST = (1 / 16, 1 / 4, 1 / 2, 1)  # the last tokens after which a model is surest, up to such a share of them
 _BEYOND = 1 << 62  # no context has this number
 
 
@@ -95,7 +96,7 @@ def _by_last(places: list[Tensor]) -> list[list[tuple[int, int]]]:
     tokens = len(places[-1])
     ends = [0, *(math.ceil(share * tokens) for share in _SUREST)]
     heads = [(0, len(place)) for place in places[:-1]]
-    return [[*heads, span] for span in zip(ends, ends[1:], strict=False)]
+    return [[*heads, span] for span in pairwise(ends)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +146,7 @@ class _Strata:
         each: none twice, any as likely as another, and all of them where as many are drawn as there are. The estimate
         of a mean varies no more than with draws that may repeat. No synchronisation.
         """
-        M, H = drawn_MH.shape
+        H = drawn_MH.shape[1]
         end_MH = drawn_MH.cumsum(1)
         beyond_MC = (slot_C[None, :, None] >= end_MH[:, None]).sum(-1)
         stratum_MC = beyond_MC.clamp_max(H - 1)
@@ -193,8 +194,10 @@ def _shares(value_MH: Tensor) -> Tensor:
 class _Tally:
     """What was read of some contexts, added up per stratum: int64, [M, H] or [M, H, T], on the device."""
 
-    def __init__(self, members: int, strata: int, thresholds: Sequence[float], threshold: float, seed_M: Tensor) -> None:
-        self._thresholds, self._threshold, self._seed_M, self._strata = tuple(thresholds), threshold, seed_M, strata
+    def __init__(
+        self, members: int, strata: int, thresholds: Sequence[float], threshold: float, seed_M: Tensor
+    ) -> None:
+        self._thresholds, self._threshold, self.seed_M, self._strata = tuple(thresholds), threshold, seed_M, strata
         self._low = [t for t in thresholds if t < 0.5]
         self._low_T = seed_M.new_zeros(members, len(self._low), strata + 1)  # the last is for what does not count
         self._high = constants(tuple(t for t in thresholds if t >= 0.5), seed_M.device)
@@ -224,7 +227,7 @@ class _Tally:
         probability_MCV = probability_MCU[..., : model.vocab_size]
         above_MC = (probability_MCV > self._threshold).sum(-1)
         abstains_MC = (probability_MCU[..., model.vocab_size :] > self._threshold).any(-1)
-        is_judged_MC = judged(self._seed_M[:, None], context_MCn[..., :-1], context_MCn[..., -1])
+        is_judged_MC = judged(self.seed_M[:, None], context_MCn[..., :-1], context_MCn[..., -1])
         for name, value_MC in (
             ("drawn", torch.ones_like(above_MC)),
             ("above", above_MC),
@@ -264,7 +267,7 @@ class SampledCounter(Counter):
         super().__init__(corpora, **counted)
         device = self.contexts.total_M.device
         self._sampling = sampling
-        self._seed_M = torch.tensor(seeds, device=device)
+        self.seed_M = torch.tensor(seeds, device=device)
         places = [corpus.places(self.order, counted["contexts"]) for corpus in corpora]
         tokens = places
         parts = [_whole(member) for member in places]
@@ -297,7 +300,7 @@ class SampledCounter(Counter):
         doubles = in_float64(model)
         strata, drawn_MH = self._plan(doubles)
         slot_C = torch.arange(self._slots, device=drawn_MH.device)
-        context_1Cn, stratum_1C = strata.draw(drawn_MH, slot_C, self._seed_M, "sampled contexts")
+        context_1Cn, stratum_1C = strata.draw(drawn_MH, slot_C, self.seed_M, "sampled contexts")
         known_Kn, is_known_K = (value[0] for value in self._known_contexts)
         return torch.cat([known_Kn[is_known_K], context_1Cn[0, stratum_1C[0] < self._strata_count]]).cpu()
 
@@ -307,7 +310,7 @@ class SampledCounter(Counter):
 
     # -------------------------------------------------------------------------------------------------- on the device
 
-    def _labels(self, model: CountedModel) -> Labels:
+    def _labels(self, model: CountedModel) -> Labels:  # noqa: ARG002
         return self._listed
 
     @cached_property
@@ -332,7 +335,7 @@ class SampledCounter(Counter):
 
     def _by_sureness(self, model: CountedModel) -> _Cut:
         """Return the cut with the last tokens in the order of the surest probability after each of them alone."""
-        token_V = torch.arange(self.vocab_size + -self.vocab_size % TILE, device=self._seed_M.device)
+        token_V = torch.arange(self.vocab_size + -self.vocab_size % TILE, device=self.seed_M.device)
         context_MV1 = (token_V % self.vocab_size).expand(model.num_members, -1)[..., None]
         sureness = []
         for begin, end in self._pieces(model, len(token_V)):
@@ -366,17 +369,18 @@ class SampledCounter(Counter):
     ) -> None:
         """Read the contexts in some slots, of members that are still open."""
         for begin, end in self._pieces(model, len(slot_C)):
-            context_MCn, stratum_MC = strata.draw(drawn_MH, slot_C[begin:end], self._seed_M, stream)
+            context_MCn, stratum_MC = strata.draw(drawn_MH, slot_C[begin:end], self.seed_M, stream)
             tally.read(model, context_MCn, torch.where(open_M[:, None], stratum_MC, self._strata_count))
 
     def _plan(self, model: CountedModel) -> tuple[_Strata, Tensor]:
         """Return the strata, and how many contexts are drawn from each, [M, H].
 
-        All where the budget has room for them. Else half by the strata's sizes, so that no context weighs more than
-        about twice what it would without strata; a quarter evenly; a quarter as Neyman (1934) has it, in proportion to
-        a stratum's size and to the standard deviation in it of the number of artifacts of a context, as a pilot sees
-        it. The pilot's draws say nothing but this, so that given them all others are plain draws and their intervals
-        hold.
+        All where the budget has room for them. Else half in a way that no pilot can spoil: by the strata's sizes, with
+        importance evenly, which is many of the few contexts that end on a token after which the model is sure, so that
+        no context weighs more than 2 or 4 times what it would without strata. The other half as Neyman (1934) has it,
+        in proportion to a stratum's size and to the standard deviation in it of the number of artifacts of a context,
+        as a pilot sees it. The pilot's draws say nothing but this, so that given them all others are plain draws and
+        their intervals hold.
         """
         strata = self._strata(model)
         blank_MH = strata.blank_MH
@@ -386,22 +390,23 @@ class SampledCounter(Counter):
         if self._strata_count == 1:
             drawn_MH = _allocated(size_MH, blank_MH, self._sampling.contexts)
         else:
-            even_MH = _shares((blank_MH > 0).double())
+            is_importance = self._sampling.method == "importance"
+            base_MH = _shares((blank_MH > 0).double()) if is_importance else size_MH
             pilot = self._tally(self._strata_count, [self.threshold])
-            drawn_MH = _allocated((size_MH + even_MH) / 2, blank_MH, self._pilot)
+            drawn_MH = _allocated(base_MH, blank_MH, self._pilot)
             everyone_M = torch.ones_like(self._closed_M)
             self._read_drawn(model, pilot, strata, drawn_MH, self._slot_list(self._pilot), "pilot", everyone_M)
             # Half an artifact more than was met: a stratum without any in the pilot is not one without any.
             drawn, mean_MH = pilot["drawn"] + 1, (pilot["above"] + 0.5) / (pilot["drawn"] + 1)
             deviation_MH = ((pilot["square"] + 0.5) / drawn - mean_MH**2).clamp_min(0).sqrt()
             neyman_MH = _shares(blank_MH * deviation_MH)
-            share_MH = size_MH / 2 + even_MH / 4 + neyman_MH / 4
+            share_MH = (base_MH + neyman_MH) / 2
             drawn_MH = _allocated(share_MH, blank_MH, self._sampling.contexts - self._pilot)
         return strata, torch.where(self._is_complete_M1, blank_MH, drawn_MH)
 
     def _slot_list(self, slots: int) -> Tensor:
         """Return the slots 0 to `slots` - 1 and, up to whole tiles, some that nothing is drawn for."""
-        return torch.arange(slots + -slots % TILE, device=self._seed_M.device)
+        return torch.arange(slots + -slots % TILE, device=self.seed_M.device)
 
     @cached_property
     def _rounds(self) -> list[Tensor]:
@@ -415,10 +420,10 @@ class SampledCounter(Counter):
         order = random_order(0, "rounds", sampling.contexts)
         ends = [0, *(math.ceil(look * sampling.contexts) for look in _LOOKS)]
         rounds = []
-        for begin, end in zip(ends, ends[1:], strict=False):
+        for begin, end in pairwise(ends):
             slots = order[begin:end][order[begin:end] < self._slots].sort().values
             nothing = torch.full((-len(slots) % TILE,), sampling.contexts)
-            rounds.append(torch.cat([slots, nothing]).to(self._seed_M.device))
+            rounds.append(torch.cat([slots, nothing]).to(self.seed_M.device))
         return rounds
 
     def _totals(
@@ -453,7 +458,7 @@ class SampledCounter(Counter):
         names = ("confident", "abstained", "judged", "judged_above", "judged_abstained")
         totals = _Estimated(
             above_MT=torch.stack([total(known.above(t), sampled.above(t)) for t in thresholds], dim=1),
-            doubtful_M=torch.zeros_like(self._seed_M),
+            doubtful_M=torch.zeros_like(self.seed_M),
             spread=self._spread(strata, sampled),
             **{f"{name}_M": total(known[name], sampled[name]) for name in names},
         )

@@ -226,6 +226,8 @@ class LocalSweep:
                 most = max(len(stack.jobs) for stack in plan.stacks)
                 runs = f"{most} run{'s' * (most != 1)}"
                 log.info("Stacks: %d, of up to %s. Workers: %d.", len(plan.stacks), runs, plan.workers)
+            for remark in plan.remarks if attempt == 0 else ():
+                log.info(remark)
             with Screen() as screen:
                 if self.launch.crew is not None:  # in processes of their own, which can be stopped
                     if self._supervise(plan, screen, wait=True):

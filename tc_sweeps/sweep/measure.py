@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import build_corpus
 from tc_sweeps.sweep.packing import Load, load
-from tc_sweeps.train import counted, stack_key
+from tc_sweeps.train import engine_of, ngrams_of, stack_key
 
 __all__ = ["measure"]
+
+_ESTIMATED = (
+    "Artifacts are estimated, with 95 % intervals: {:.1e} n-grams of one run are more than "
+    "artifacts.exact_ngrams={:.1e}; raise it to count them anyway."
+)
 
 
 def measure(config: Config) -> Load:
@@ -21,5 +26,11 @@ def measure(config: Config) -> Load:
         return Load(object(), 1.0, 1)
     prefixes, wanted, _, outside, _ = kind[-1]  # the shape of its batch
     prefixes, wanted = prefixes + outside * (corpus.order - 1), wanted + outside
-    contexts = math.prod(len(tokens) for tokens in corpus.places(**counted(config)))
-    return load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)
+    ngrams, artifacts = ngrams_of(config, corpus), config.artifacts
+    contexts, estimated = ngrams // corpus.vocab_size, ""
+    if engine_of(config, corpus) == "sampled":
+        contexts = min(contexts, artifacts.sampling.contexts)
+        # Asked for by name, it needs no explanation.
+        estimated = _ESTIMATED.format(ngrams, artifacts.exact_ngrams) if artifacts.engine == "auto" else ""
+    found = load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)
+    return replace(found, remark=estimated)

@@ -24,6 +24,7 @@ class Load:
     kind: object  # equal for runs that can share a stack
     cost: float  # arithmetic, up to a constant factor
     bytes: int  # of tensors while it trains
+    remark: str = ""  # what a user should be told about runs like this one
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Packed:
 
     stacks: list[Stack]
     workers: int
+    remarks: list[str]  # what a user should be told, none twice
 
 
 @dataclass
@@ -82,7 +84,8 @@ def pack(
         for piece in range(pieces):  # of equal size, up to one run
             members = kind.jobs[piece::pieces]
             stacks.append(Stack(members, kind.load.cost * len(members)))
-    return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)))
+    remarks = list(dict.fromkeys(kind.load.remark for kind in kinds.values() if kind.load.remark))
+    return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)), remarks)
 
 
 def capacity(run: Load, *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool) -> int:
