@@ -142,9 +142,10 @@ class _Strata:
     def draw(self, drawn_MH: Tensor, slot_C: Tensor, seed_M: Tensor, stream: str) -> tuple[Tensor, Tensor]:
         """Return the contexts in some slots, [M, C, n], and their strata, [M, C]; H where a slot is beyond the last.
 
-        A stratum's blank contexts are cut into as many pieces of equal size as are `drawn_MH`, and one is drawn from
-        each: none twice, any as likely as another, and all of them where as many are drawn as there are. The estimate
-        of a mean varies no more than with draws that may repeat. No synchronisation.
+        A stratum's blank contexts, turned by lot as on a wheel, are cut into as many pieces of equal size, up to one, as
+        are `drawn_MH`, and one is drawn from each: none twice, any as likely as another, and all of them where as many
+        are drawn as there are. The estimate of a mean varies no more than with draws that may repeat. No
+        synchronisation.
         """
         H = drawn_MH.shape[1]
         end_MH = drawn_MH.cumsum(1)
@@ -157,7 +158,9 @@ class _Strata:
         begin_MC, end_MC = (p * each_MC + p * left_MC // drawn_MC for p in (place_MC, place_MC + 1))
         size_MC = (end_MC - begin_MC).clamp_min(1)
         inside_MC = random_integers(seed_M[:, None], stream, stratum_MC, place_MC, size_MC)
-        blank_number_MC = self.blank_first_MH.gather(1, stratum_MC) + begin_MC + inside_MC
+        turn_MC = random_integers(seed_M[:, None], f"{stream}, turn", 0, stratum_MC, blank_MC.clamp_min(1))
+        index_MC = (begin_MC + inside_MC + turn_MC) % blank_MC.clamp_min(1)
+        blank_number_MC = self.blank_first_MH.gather(1, stratum_MC) + index_MC
         number_MC = blank_number_MC + torch.searchsorted(self.blanks_before_MK, blank_number_MC, right=True)
         rest_MC = number_MC - self.first_MH.gather(1, stratum_MC)
         size_MCn = _of_stratum(self.cut.size_MHn, stratum_MC).clamp_min(1)

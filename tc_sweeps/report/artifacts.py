@@ -71,7 +71,10 @@ def _headline(folder: RunFolder, table: pd.DataFrame) -> str:
     last, config = folder.read_last(), folder.read_config()
     count = int(last["artifacts/count"])
     right, wrong = last["generalization/count"], last["hallucination/count"]
-    start = f"{folder.sweep}/{folder.run_id}: {_counted(count)} at P > {config['artifacts']['threshold']:g}"
+    low, high = last["artifacts/count_low"], last["artifacts/count_high"]
+    is_estimate = high > low  # neither is there where artifacts are counted
+    about = f"about {_counted(count)} (95 % interval {low:,.0f} to {high:,.0f})" if is_estimate else _counted(count)
+    start = f"{folder.sweep}/{folder.run_id}: {about} at P > {config['artifacts']['threshold']:g}"
     if not count:
         return f"{start}."
     if math.isnan(right):
@@ -81,7 +84,8 @@ def _headline(folder: RunFolder, table: pd.DataFrame) -> str:
         labels = f": {_by_label(dict(zip(LABELS, numbers, strict=True)))}"
     kept = "All are kept by name."
     if len(table) < count:
-        kept = f"Kept by name are the {len(table):,} most confident: {_by_label(Counter(table['label']))}."
+        found = " of those in the contexts looked at" if is_estimate else ""
+        kept = f"Kept by name are the {len(table):,} most confident{found}: {_by_label(Counter(table['label']))}."
     return f"{start}{labels}.\n{kept}"
 
 
