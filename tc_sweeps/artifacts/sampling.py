@@ -142,9 +142,9 @@ class _Strata:
     def draw(self, drawn_MH: Tensor, slot_C: Tensor, seed_M: Tensor, stream: str) -> tuple[Tensor, Tensor]:
         """Return the contexts in some slots, [M, C, n], and their strata, [M, C]; H where a slot is beyond the last.
 
-        A stratum's blank contexts, turned by lot as on a wheel, are cut into as many pieces of equal size, up to one, as
-        are `drawn_MH`, and one is drawn from each: none twice, any as likely as another, and all of them where as many
-        are drawn as there are. The estimate of a mean varies no more than with draws that may repeat. No
+        A stratum's blank contexts, turned by lot as on a wheel, are cut into as many pieces of equal size, up to one
+        context, as are `drawn_MH`, and one is drawn from each: none twice, any as likely as another, and all of them
+        where as many are drawn as there are. The estimate of a mean varies no more than with draws that may repeat. No
         synchronisation.
         """
         H = drawn_MH.shape[1]
