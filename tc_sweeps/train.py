@@ -256,14 +256,17 @@ def ngrams_of(config: Config, corpus: Corpus) -> int:
 def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
     """Return whether artifacts are counted or estimated; `auto` counts up to `artifacts.exact_ngrams`.
 
-    Raises ConfigError where they are estimated and contexts are to be mined, for which all have to be looked at.
+    Raises ConfigError where they are too many even for that, and where contexts are to be mined, for which all have to
+    be looked at.
     """
-    artifacts = config.artifacts
-    if artifacts.engine != "auto":
-        return "sampled" if artifacts.engine == "sampled" else "exact"
-    ngrams = ngrams_of(config, corpus)
-    if ngrams <= artifacts.exact_ngrams:
+    artifacts, ngrams = config.artifacts, ngrams_of(config, corpus)
+    auto = artifacts.engine == "auto"
+    if artifacts.engine != "sampled" and not (auto and ngrams > artifacts.exact_ngrams):
         return "exact"
+    if ngrams >= 1 << 62:
+        raise ConfigError(
+            f"{ngrams:.1e} n-grams are too many to number: lower artifacts.order, or set artifacts.contexts=typed."
+        )
     if config.objective.outside.contexts == "mined":
         raise ConfigError(
             f"objective.outside.contexts=mined looks at every context, and {ngrams:.1e} n-grams are more than "

@@ -11,11 +11,6 @@ from tc_sweeps.train import engine_of, ngrams_of, stack_key
 
 __all__ = ["measure"]
 
-_ESTIMATED = (
-    "Artifacts are estimated, with 95 % intervals: {:.1e} n-grams of one run are more than "
-    "artifacts.exact_ngrams={:.1e}; raise it to count them anyway."
-)
-
 
 def measure(config: Config) -> Load:
     """Return what a run takes; a run that cannot be trained is of a kind of its own."""
@@ -27,10 +22,9 @@ def measure(config: Config) -> Load:
     prefixes, wanted, _, outside, _ = kind[-1]  # the shape of its batch
     prefixes, wanted = prefixes + outside * (corpus.order - 1), wanted + outside
     ngrams, artifacts = ngrams_of(config, corpus), config.artifacts
-    contexts, estimated = ngrams // corpus.vocab_size, ""
+    contexts, estimated = ngrams // corpus.vocab_size, 0
     if engine_of(config, corpus) == "sampled":
         contexts = min(contexts, artifacts.sampling.contexts)
-        # Asked for by name, it needs no explanation.
-        estimated = _ESTIMATED.format(ngrams, artifacts.exact_ngrams) if artifacts.engine == "auto" else ""
+        estimated = ngrams if artifacts.engine == "auto" else 0
     found = load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)
-    return replace(found, remark=estimated)
+    return replace(found, estimated=estimated)

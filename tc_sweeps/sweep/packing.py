@@ -24,7 +24,7 @@ class Load:
     kind: object  # equal for runs that can share a stack
     cost: float  # arithmetic, up to a constant factor
     bytes: int  # of tensors while it trains
-    remark: str = ""  # what a user should be told about runs like this one
+    estimated: int = 0  # n-grams, where they are too many to be counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Packed:
 
     stacks: list[Stack]
     workers: int
-    remarks: list[str]  # what a user should be told, none twice
+    estimated: int  # n-grams of one run, at most, where they are too many to be counted; else 0
 
 
 @dataclass
@@ -84,8 +84,8 @@ def pack(
         for piece in range(pieces):  # of equal size, up to one run
             members = kind.jobs[piece::pieces]
             stacks.append(Stack(members, kind.load.cost * len(members)))
-    remarks = list(dict.fromkeys(kind.load.remark for kind in kinds.values() if kind.load.remark))
-    return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)), remarks)
+    estimated = max(kind.load.estimated for kind in kinds.values())
+    return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)), estimated)
 
 
 def capacity(run: Load, *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool) -> int:

@@ -50,6 +50,16 @@ def test_a_run_alone_has_the_estimates_that_it_has_in_a_stack(launch: Launch) ->
     assert Path("outputs/stack", alone.parent.name, "metrics.csv").read_bytes() == alone.read_bytes()
 
 
+def test_ngrams_that_have_no_number_fail_the_run(launch: Launch) -> None:
+    Path("long.tsv").write_text("\n".join("\t".join(str(7 * i + j) for j in range(9)) for i in range(60)))
+    facts = ["data=triples", "data.path=long.tsv", "data.order=9", "data.columns=[0,1,2,3,4,5,6,7,8]"]
+    code, _, err = launch(
+        "run", *facts, "data.held_out_fraction=0", *QUICK[:2], "tracking=none", "artifacts.contexts=all"
+    )
+    assert code == 1
+    assert "n-grams are too many to number: lower artifacts.order, or set artifacts.contexts=typed." in err
+
+
 def test_an_estimate_asked_for_by_name_holds_what_is_counted(launch: Launch) -> None:
     quick = [*QUICK, "data.vocab_size=40", "training.steps=200", "training.evaluations=1", "tracking=none"]
     assert launch("run", "sweep=counted", *quick)[0] == 0

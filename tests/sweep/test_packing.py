@@ -53,6 +53,16 @@ def test_seeds_rates_and_decays_share_a_stack() -> None:
     assert sizes(packed(runs)) == [12]
 
 
+def test_runs_that_are_counted_and_runs_that_are_estimated_do_not() -> None:
+    """Typed contexts are more where there are more facts: 20 * 20 and fewer of them, times 20 tokens."""
+    settings_ = {"contexts": "typed", "sampling": {"contexts": 100}}
+    for limit, stacks, estimated in ((1e5, [4], 0), (7000, [2, 2], 8000), (10, [4], 8000)):
+        artifacts = settings_ | {"exact_ngrams": limit}
+        plan = packed(jobs(seed=[0, 1], data__num_sentences=[61, 64], artifacts=[artifacts]))
+        assert sizes(plan) == stacks, limit
+        assert plan.estimated == estimated
+
+
 def test_shapes_and_shared_settings_do_not() -> None:
     axes: dict[str, list[object]] = {
         "data__num_sentences": [40, 90],
