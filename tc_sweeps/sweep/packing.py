@@ -68,8 +68,10 @@ def pack(
     often workers were killed over these runs; each time a stack takes half the memory.
     """
     kinds: dict[object, _Kind] = {}
+    estimated = 0
     for job in jobs:
         found = measure(job.config)
+        estimated = max(estimated, found.estimated)
         kinds.setdefault(found.kind, _Kind(found)).jobs.append(job)
     total = sum(kind.load.cost * len(kind.jobs) for kind in kinds.values())
     if workers is None:
@@ -84,7 +86,6 @@ def pack(
         for piece in range(pieces):  # of equal size, up to one run
             members = kind.jobs[piece::pieces]
             stacks.append(Stack(members, kind.load.cost * len(members)))
-    estimated = max(kind.load.estimated for kind in kinds.values())
     return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)), estimated)
 
 
