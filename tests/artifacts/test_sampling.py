@@ -94,6 +94,16 @@ def test_with_room_for_all_every_number_is_exact(
         assert (found.survival[member] == exact.survival[member]).mean() > 0.9, "but for what float32 rounds"
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("relative_error", [None, 0.1])
+def test_where_the_truth_names_every_context_nothing_is_drawn(method: str, relative_error: float | None) -> None:
+    corpus = build_corpus(resolve({"data": {"name": "modular", "modulus": 13}}).data)
+    model = sharp_model([corpus], "attention", seed=0)
+    [row] = sampled([corpus], method=method, contexts=100, relative_error=relative_error).evaluate(model).rows
+    assert_rows_equal(row, brute_force(model, 0, corpus, threshold=0.5, order=3, contexts="all"))
+    assert row["artifacts/count_low"] == row["artifacts/count_high"] == row["artifacts/count"] > 0
+
+
 # -------------------------------------------------------------------------------------------------------------- draws
 
 
