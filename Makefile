@@ -21,10 +21,12 @@ demo: .venv/installed ## train two small sweeps, print their tables and draw the
 	@$(BIN)/tc-sweeps figure demo_figure2
 	@$(BIN)/tc-sweeps table demo_kinships
 	@$(BIN)/tc-sweeps figure demo_kinships
-	@$(BIN)/tc-sweeps report demo_kinships demo_figure2
+	@$(BIN)/tc-sweeps report demo_figure2
+	@$(BIN)/tc-sweeps report demo_kinships
 	@echo
 	@echo "Next:"
-	@echo "  $(BIN)/tc-sweeps report demo_kinships demo_figure2 --open               look at both in your browser"
+	@echo "  $(BIN)/tc-sweeps report demo_kinships --open                            look at it in your browser"
+	@echo "  $(BIN)/tc-sweeps report demo_figure2 --open                             and at the other one"
 	@echo "  $(BIN)/python -m tc_sweeps seed=1 model.width=64                        one run of your own"
 	@echo "  $(BIN)/python -m tc_sweeps -m sweep=mine seed=0,1,2 model.width=16,32   a sweep of your own"
 	@echo "  $(BIN)/tc-sweeps figure mine --x model.width --y artifacts/per_ngram    its figure"

@@ -38,7 +38,7 @@ MEASURE = """
 import json, resource, sys, time
 began = time.perf_counter()
 from tc_sweeps.report import write_report
-path = write_report(sys.argv[1])
+path = write_report(sys.argv[1]).path
 used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"path": str(path), "seconds": time.perf_counter() - began, "MiB": used}))
 """

@@ -2,6 +2,6 @@
 
 import sys
 
-from tc_sweeps.cli import run
+from tc_sweeps.cli import end_by, run
 
-sys.exit(run(sys.argv[1:], program="python -m tc_sweeps"))
+end_by(lambda: run(sys.argv[1:], program="python -m tc_sweeps"))

@@ -112,7 +112,16 @@ def many(composed: Iterable[DictConfig], settings: Mapping[str, Any]) -> list[di
     return [outcomes[place] for place in range(len(jobs))]
 
 
-job.many, job.check = many, check  # type: ignore[attr-defined]
+def require(settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where the keys of `hydra.launcher` mean a scheduler that does not answer here."""
+    launch = Launch.of(settings)
+    if launch.executor != "local":
+        from tc_sweeps.sweep.cluster import executor_of
+
+        executor_of(launch.executor).require(launch.scheduler)
+
+
+job.many, job.check, job.require = many, check, require  # type: ignore[attr-defined]
 
 
 def _task_of(composed: DictConfig) -> dict[str, Any]:
@@ -196,6 +205,8 @@ class _Answer:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         if isinstance(error, KeyboardInterrupt):
             self.code, sentence = 130, "Interrupted. The same command trains what is missing."
+        elif isinstance(error, BrokenPipeError):
+            return False
         elif self._own_words and isinstance(
             error, ConfigError | RunFailed | SweepFailed | HydraException | OmegaConfBaseException | YAMLError | OSError
         ):
@@ -213,12 +224,12 @@ def _close(launch: str) -> None:
         sweep.remake_results()
 
 
-def _status(sweep: SweepFolder, *, every: bool = False, axes: bool = True) -> str:
+def _status(sweep: SweepFolder, *, axes: bool = True) -> str:
     """Return where a sweep stands, with what its schedulers say if it has any."""
     from tc_sweeps.report import sweep_status
 
     submitted, at_work = _submitted(sweep)
-    return sweep_status(sweep.path, every=every, axes=axes, submitted=submitted, at_work=at_work)
+    return sweep_status(sweep, axes=axes, submitted=submitted, at_work=at_work)
 
 
 def _submitted(sweep: SweepFolder) -> tuple[list[str], bool]:
@@ -235,7 +246,7 @@ def status(arguments: argparse.Namespace) -> None:
     from tc_sweeps.report import all_sweeps, find_sweep
 
     every = arguments.all
-    print(_status(find_sweep(arguments.sweep), every=every) if arguments.sweep else all_sweeps(every=every))
+    print(_status(find_sweep(arguments.sweep, every=every)) if arguments.sweep else all_sweeps(every=every))
 
 
 def watch(arguments: argparse.Namespace) -> None:
@@ -243,11 +254,11 @@ def watch(arguments: argparse.Namespace) -> None:
     from tc_sweeps.report import find_sweep, parse_where
     from tc_sweeps.report.watch import watch
 
-    sweep = find_sweep(arguments.sweep)
+    sweep = find_sweep(arguments.sweep, every=arguments.all)
     where, metrics = parse_where(arguments.where), _names(arguments.metrics)
     try:
         watch(
-            sweep.path,
+            sweep,
             metrics=metrics,
             where=where,
             every=arguments.every,
@@ -262,7 +273,8 @@ def compare(arguments: argparse.Namespace) -> None:
     from tc_sweeps.report import compare_text, parse_where
 
     where, metrics = parse_where(arguments.where), _names(arguments.metrics)
-    print(compare_text(arguments.a, arguments.b, metrics=metrics, where=where, file=arguments.csv))
+    text = compare_text(arguments.a, arguments.b, metrics=metrics, where=where, every=arguments.all, file=arguments.csv)
+    print(text)
 
 
 def _names(given: Sequence[str]) -> list[str]:
@@ -287,19 +299,21 @@ def cancel(arguments: argparse.Namespace) -> None:
 
 def table(arguments: argparse.Namespace) -> None:
     """Print and write the table of a sweep."""
-    from tc_sweeps.report import parse_where, write_table
+    from tc_sweeps.report import find_sweep, parse_where, write_table
 
-    print(write_table(arguments.sweep, where=parse_where(arguments.where), every=arguments.all))
+    print(write_table(find_sweep(arguments.sweep, every=arguments.all), where=parse_where(arguments.where)))
 
 
 def figure(arguments: argparse.Namespace) -> None:
     """Draw the figure of a sweep."""
-    from tc_sweeps.report import draw_experiment, draw_xy, parse_where
+    from tc_sweeps.report import draw_experiment, draw_xy, find_sweep, left_out, parse_where
 
     where = parse_where(arguments.where)
+    sweep = find_sweep(arguments.sweep, every=arguments.all)
     given = {name for name in ("experiment", "x", "y", "by") if getattr(arguments, name)}
     if given <= {"experiment"}:
-        print(draw_experiment(arguments.sweep, arguments.experiment, where=where))
+        print(draw_experiment(sweep, arguments.experiment, where=where))
+        _tell_unseen([sweep])
         return
     if "experiment" in given:
         raise ConfigError("--as draws the figure of an experiment as it is: leave it out, or --x, --y and --by.")
@@ -309,15 +323,29 @@ def figure(arguments: argparse.Namespace) -> None:
         )
     if "y" not in given:
         raise ConfigError("--x needs --y: a metric or a fact, as in --y artifacts/per_ngram.")
-    print(draw_xy(arguments.sweep, arguments.x, arguments.y, arguments.by, where=where))
+    path = draw_xy(sweep, arguments.x, arguments.y, arguments.by, where=where)
+    print("\n".join(filter(None, [left_out(sweep, where), str(path)])))
+    _tell_unseen([sweep])
+
+
+def _tell_unseen(sweeps: Iterable[SweepFolder]) -> None:
+    """Say of how many runs of earlier plans nothing was made, where there are some."""
+    from tc_sweeps.report.frame import unseen
+
+    for sentence in filter(None, dict.fromkeys(map(unseen, sweeps))):
+        print(sentence)
 
 
 def report(arguments: argparse.Namespace) -> None:
     """Write the HTML report of some sweeps."""
-    from tc_sweeps.report import parse_where, write_report
+    from tc_sweeps.report import find_sweep, parse_where, write_report
 
-    path = write_report(arguments.sweeps, where=parse_where(arguments.where))
+    sweeps = [find_sweep(sweep, every=arguments.all) for sweep in arguments.sweeps]
+    path, unfinished = write_report(sweeps, where=parse_where(arguments.where))
     print(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if unfinished:
+        print(unfinished)
+    _tell_unseen(sweeps)
     if arguments.open and not webbrowser.open(path.resolve().as_uri()):
         raise ConfigError(f"No browser was found here: open {path.resolve()} in one yourself.")
 
@@ -336,8 +364,7 @@ def sync(arguments: argparse.Namespace) -> None:
 
     try:
         synced = sync_sweep(
-            find_sweep(arguments.sweep),
-            every=arguments.all,
+            find_sweep(arguments.sweep, every=arguments.all),
             timeout=arguments.timeout,
             retries=arguments.retries,
             dry_run=arguments.dry_run,
@@ -391,7 +418,11 @@ def _parser() -> argparse.ArgumentParser:
     sweep = argparse.ArgumentParser(add_help=False)
     sweep.add_argument("sweep", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder")
     planned = argparse.ArgumentParser(add_help=False)
-    planned.add_argument("--all", action="store_true", help="also the runs of earlier plans of this sweep")
+    planned.add_argument(
+        "--all",
+        action="store_true",
+        help="also the runs of earlier commands, which the latest -m does not name",
+    )
     filtered = argparse.ArgumentParser(add_help=False)
     filtered.add_argument(
         "--where",
@@ -415,7 +446,7 @@ def _parser() -> argparse.ArgumentParser:
     stands.set_defaults(function=status)
     watched = verbs.add_parser(
         "watch",
-        parents=[sweep, filtered, measured],
+        parents=[sweep, planned, filtered, measured],
         help="show a sweep as it trains: states, steps, and the curves of some metrics",
         description="Show a sweep in the terminal until it is done: a row for each run of a small sweep, else for each "
         "group of runs that differ in their seed alone, with the latest value of each metric and its curve (from its "
@@ -436,17 +467,18 @@ def _parser() -> argparse.ArgumentParser:
     tabled.set_defaults(function=table)
     compared = verbs.add_parser(
         "compare",
-        parents=[filtered, measured],
-        help="say what differs between two sweeps or runs: configs, and metrics with intervals",
+        parents=[planned, filtered, measured],
+        help="say what differs between two sweeps or runs, configs and metrics with intervals; writes nothing",
         description="Print in which config keys two sweeps (or runs) differ, and by how much their metrics: the mean "
         "of B - A over runs matched by seed and all keys that both have, with a 95 % Student t interval, for each "
-        "group of shared axes. Where seeds cannot be matched, the difference of the means (Welch). Writes nothing.",
+        "group of shared axes. Where seeds cannot be matched, or draw other data on each side, the difference of the "
+        "means (Welch). Writes nothing but the FILE of --csv.",
     )
     for side in ("a", "b"):
         compared.add_argument(side, metavar=side.upper(), help="a SWEEP, as elsewhere, or SWEEP/RUN_ID")
     compared.add_argument("--csv", type=Path, metavar="FILE", help="also write the differences to this file")
     compared.set_defaults(function=compare)
-    drawn = verbs.add_parser("figure", parents=[sweep, filtered], help="draw a sweep from its local files")
+    drawn = verbs.add_parser("figure", parents=[sweep, planned, filtered], help="draw a sweep from its local files")
     drawn.add_argument("--as", dest="experiment", metavar="EXPERIMENT", help="draw it as this experiment's figure")
     drawn.add_argument("--x", metavar="KEY", help="a config key, a fact, or step")
     drawn.add_argument("--y", metavar="METRIC", help="a metric or a fact")
@@ -454,7 +486,7 @@ def _parser() -> argparse.ArgumentParser:
     drawn.set_defaults(function=figure)
     reported = verbs.add_parser(
         "report",
-        parents=[filtered],
+        parents=[planned, filtered],
         help="write one HTML page about a sweep, or about several",
         description="Write report.html into the folder of the sweep, or of the first of several: one file that needs "
         "no network, with means over seeds, curves, survival curves, a table of all runs and what each one says.",
@@ -514,7 +546,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Make or update a saved view of a sweep at Weights & Biases: its runs grouped by the axes, with "
         "seeds averaged. A sweep of an experiment also gets a report with the figure, the claim, the verdict and the "
         "command. The same command again updates both, and leaves them alone where nothing has changed. Without an "
-        "account, SWEEP/dashboard.json holds what W&B would show. Needs the extra 'tc-sweeps[dashboard]'.",
+        "account, SWEEP/dashboard.json holds what W&B would show. Needs the extra: pip install -e '.[dashboard]'.",
     )
     shown.set_defaults(function=dashboard)
     return parser
@@ -522,12 +554,35 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run `tc-sweeps VERB ...`."""
+    end_by(_answer)
+
+
+def end_by(answer: Callable[[], int | None]) -> None:
+    """Exit with the code that a command returns."""
+    try:
+        try:
+            code = answer()
+        finally:
+            sys.stdout.flush()  # here, where it can be said what it means that nobody reads
+    except BrokenPipeError:
+        # The reader, such as head, has what it wants: end as a command does that SIGPIPE ends, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes on its way out
+        code = 128 + signal.SIGPIPE
+    if code:
+        sys.exit(code)
+
+
+def _answer() -> int | None:
+    """Do what is typed; return the exit code, or end with the sentence that says what is wrong."""
     if sys.argv[1:2] == ["run"]:
-        sys.exit(run(sys.argv[2:], program="tc-sweeps run"))
+        return run(sys.argv[2:], program="tc-sweeps run")
     if sys.argv[1:2] == ["plan"]:
-        sys.exit(plan(sys.argv[2:]))
+        return plan(sys.argv[2:])
     arguments = _parser().parse_args()
     try:
         arguments.function(arguments)
+    except BrokenPipeError:
+        raise
     except (ConfigError, OSError) as error:
         sys.exit(str(error))
+    return None

@@ -243,7 +243,7 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
         "sees_multisets": first.model.layers == 1 and not first.model.positions,
     }
     if engine_of(first, corpora[0]) == "exact":
-        return Counter(corpora, **settings)
+        return Counter(corpora, engine=first.artifacts.engine, **settings)
     seeds = [config.seed for config in configs]
     return SampledCounter(corpora, sampling=first.artifacts.sampling, seeds=seeds, **settings)
 
@@ -416,8 +416,7 @@ class _Member:
         self.evaluations_made += 1
         self.step = step
         if evaluation.state == "failed":
-            reason = f"the loss was not finite at step {step}; a lower training.learning_rate may help"
-            folder.set_state("failed", reason=reason, step=step)
+            folder.diverge(step)
             return
         folder.add_row(step, evaluation.metrics)
         folder.add_survival(step, evaluation.thresholds, evaluation.survival)

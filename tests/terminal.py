@@ -16,6 +16,10 @@ from types import TracebackType
 
 import pyte
 
+# Whoever has loaded readline, as pytest has, leaves these to its children, such as the workers of pytest-xdist: a
+# command would take them for the size of its terminal, whatever that is and becomes.
+_SIZE = {"COLUMNS", "LINES"}
+
 
 class Terminal:
     """A command in a terminal of its own, as a context; `written` is all that it has written so far."""
@@ -33,7 +37,7 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={**env, "TERM": "xterm-256color"},
+            env={**{name: env[name] for name in env.keys() - _SIZE}, "TERM": "xterm-256color"},
             # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )

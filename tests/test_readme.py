@@ -49,6 +49,12 @@ def test_every_make_target_it_names_exists() -> None:
     assert set(re.findall(r"^make (\w+)", README, flags=re.MULTILINE)) <= set(targets)
 
 
+def test_the_demo_leaves_a_report_of_each_sweep() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    written = re.findall(r"^\t@\$\(BIN\)/tc-sweeps report (.+)$", makefile, flags=re.MULTILINE)
+    assert set(written) == set(re.findall(r" sweep=(demo_\w+)", makefile))
+
+
 def test_the_environment_it_activates_is_the_one_that_make_makes() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     [folder] = re.findall(r"^BIN := (\S+)$", makefile, flags=re.MULTILINE)

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from tc_sweeps.corpus.randomness import judged
 
-__all__ = ["TILE", "Block", "Contexts", "CountedModel", "chunks"]
+__all__ = ["TILE", "Block", "Contexts", "CountedModel", "Sizes", "chunks"]
 
 # Rows are read in multiples of this: a product of matrices adds up its last odd rows in another order, and which rows
 # these are would depend on the blocks, and so on the stack that a member is in.
 TILE = 16
 
-# Entries of a block, per member, at least and at most. On a CPU: what stays in the cache and needs no new pages of
-# memory for a few members, and enough work per member for many. On CUDA: what fills the device.
-_ENTRIES = {"cpu": (1 << 18, 1 << 19, 1 << 21), "cuda": (1 << 26, 1 << 26, 1 << 26)}
+# Entries of a piece's logits, and rows of a block, over all members. On a CPU: what stays in the cache beside another
+# core's, and enough rows to share the cost of asking for them. On CUDA: what fills the device.
+_LIKED = {"cpu": (1 << 20, 1 << 14), "cuda": (1 << 26, 1 << 20)}
 
 
 class CountedModel(Protocol):
@@ -59,6 +59,18 @@ def chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
     pieces = -(-total // size)
     for piece in range(pieces):
         yield piece * total // pieces, (piece + 1) * total // pieces
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many contexts, at most, are looked at together."""
+
+    block: int  # whose hidden states are computed at once
+    piece: int  # of a block, whose logits are: V times as much memory, which should stay in a cache
+
+    def pieces(self, rows: int) -> list[slice]:
+        """Return the pieces of a block of so many rows; all but the last are full."""
+        return [slice(begin, min(begin + self.piece, rows)) for begin in range(0, rows, self.piece)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,21 +171,27 @@ class Contexts:
         row_C = (head_C - first_head_B[part_C]) * size_B[last_part_C] + index_Cn[:, -1] - first_last_B[last_part_C]
         return part_C * len(of_lasts) + last_part_C, row_C
 
-    def num_blocks(self, rows_at_once: int) -> int:
-        """Return how many blocks `blocks(rows_at_once)` yields."""
+    def block_rows(self, rows_at_once: int) -> list[int]:
+        """Return how many contexts each block of `blocks(rows_at_once)` has."""
         of_heads, of_lasts = self._grid(rows_at_once)
-        return len(of_heads) * len(of_lasts)
+        return [(end - begin) * (beyond - first) for begin, end in of_heads for first, beyond in of_lasts]
 
     def _grid(self, rows_at_once: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Return how the heads and the last tokens are cut, (begin, end) of each piece; every pair makes a block."""
         lasts = min(self._lasts, max(math.isqrt(rows_at_once), rows_at_once // self._heads))
         return list(chunks(self._heads, rows_at_once // lasts)), list(chunks(self._lasts, lasts))
 
-    def rows_at_once(self, model: CountedModel, memory_bytes: int) -> int:
-        """Return how many contexts a block may have: within the memory, and within what the device likes."""
+    def sizes(self, model: CountedModel, memory_bytes: int, *, itemsize: int = 4) -> Sizes:
+        """Return how large blocks and their pieces may be: within the memory, and as the device likes them.
+
+        `itemsize`: bytes of a number that is screened.
+        """
         M, D, U = model.unembedding_matrix().shape
-        # Per row: logits and probabilities in float32; about ten float64 vectors of the width per token.
-        row_bytes = M * (U * (4 + 4 + 1) + D * 8 * 10 * (self._table_MnS.shape[1] + 1))
-        each, least, most = _ENTRIES.get(self.total_M.device.type, _ENTRIES["cuda"])
-        liked = min(max(least, M * each), most) // (M * U)
-        return max(1, min(liked, memory_bytes // row_bytes))
+        # Per row: the logits twice, and of a quarter of the rows three times in float64 where they are decided; about
+        # ten float64 vectors of the width per token.
+        logits_bytes, hidden_bytes = M * U * (2 * itemsize + 6), M * D * 8 * 10 * (self._table_MnS.shape[1] + 1)
+        entries, rows = _LIKED.get(self.total_M.device.type, _LIKED["cuda"])
+        piece = min(entries // (M * U), memory_bytes // (logits_bytes + hidden_bytes))
+        piece = max(1, piece // TILE * TILE or piece)
+        block = min(max(rows // M, piece), max(piece, (memory_bytes - piece * logits_bytes) // hidden_bytes))
+        return Sizes(block, piece)

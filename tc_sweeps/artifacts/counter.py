@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tc_sweeps.artifacts.contexts import Contexts, CountedModel
+from tc_sweeps.artifacts.contexts import Contexts, CountedModel, Sizes
 from tc_sweeps.artifacts.definition import EXACT_THRESHOLDS, accuracy_cap, most_tokens, survival_thresholds
 from tc_sweeps.artifacts.labels import Labels, known
 from tc_sweeps.artifacts.listing import Listing, Reading, loss_listing
@@ -105,11 +105,13 @@ def count_artifacts(
     contexts: Literal["all", "typed"] | None = None,
     full_survival: bool = False,
     memory_mib: int = 256,
+    engine: Literal["auto", "reference", "chunked"] = "auto",
 ) -> ArtifactCounts:
     """Count the n-grams with P(t_n | context) > threshold and D^n = 0, for every member of a stack.
 
     `corpora`: one corpus, or one per member. `order`: n, by default that of the corpus. `contexts`: those considered,
     by default the corpus's choice. The survival curve covers thresholds >= 1/2, with `full_survival` all from .01 on.
+    `engine`: `reference` reads every row in float64, `chunked` and `auto` in float32 first; the counts are the same.
     Raises ValueError for a threshold outside (0, 1) or an order outside 2..order of the corpus.
     """
     corpora = [corpora] if isinstance(corpora, Corpus) else list(corpora)
@@ -125,6 +127,7 @@ def count_artifacts(
         threshold=threshold,
         contexts=contexts or corpora[0].contexts,
         memory_mib=memory_mib,
+        engine=engine,
         device=model.unembedding_matrix().device,
     )
     return counter.count(model, full_survival=full_survival)
@@ -142,11 +145,15 @@ class Counter:
         contexts: Literal["all", "typed"],
         memory_mib: int,
         device: torch.device,
+        engine: str = "auto",
         positions: str = "all",
         sees_multisets: bool = False,
     ) -> None:
-        """`positions` is that of the objective, for the loss; `sees_multisets`: as in `accuracy_cap`."""
+        """`engine`: as in `count_artifacts`. `positions`: of the objective, for the loss. `sees_multisets`: as in
+        `accuracy_cap`.
+        """
         torch.set_float32_matmul_precision("highest")  # the bound on screened rows is that of float32, not TF32
+        self._screened_in = torch.float64 if engine == "reference" else torch.float32
         self.corpora = list(corpora)
         self.order = order
         self.threshold = threshold
@@ -162,7 +169,7 @@ class Counter:
         self._buffer = 32 + self.contexts.total // 1000  # rows of a member that may be in doubt
         of_order = self._trained.get(order, [None] * len(corpora))
         self._known = [known(c, order, p, t) for c, p, t in zip(corpora, places, of_order, strict=True)]
-        self._laid_out: tuple[int, Labels] | None = None
+        self._laid_out: tuple[Sizes, Labels] | None = None
         self._positions = positions
         self._judge_seed_M = torch.tensor([corpus.judge_seed for corpus in corpora], device=device)
         self._closed_M = torch.tensor([isinstance(c.labelled_contexts(order), str) for c in corpora], device=device)
@@ -230,7 +237,7 @@ class Counter:
             taught_MKm=taught_MKm,
             length_M=length_M,
             judge_seed_M=self._judge_seed_M,
-            rows_at_once=self._rows(model),
+            rows_at_once=self._sizes(model).piece,
         )
 
     def facts(self, member: int) -> Row:
@@ -254,16 +261,16 @@ class Counter:
 
     def _labels(self, model: CountedModel) -> Labels:
         """Return what is known, laid out for the blocks in which a model is streamed."""
-        rows_at_once = self._rows(model)
-        if self._laid_out is None or self._laid_out[0] != rows_at_once:
-            self._laid_out = rows_at_once, Labels(self._known, self.contexts, rows_at_once)
+        sizes = self._sizes(model)
+        if self._laid_out is None or self._laid_out[0] != sizes:
+            self._laid_out = sizes, Labels(self._known, self.contexts, sizes)
         return self._laid_out[1]
 
     def _read(self, model: CountedModel) -> Reading:
-        return self._labels(model).listing.read(model, self.threshold, self._rows(model))
+        return self._labels(model).listing.read(model, self.threshold, self._sizes(model).piece)
 
-    def _rows(self, model: CountedModel) -> int:
-        return self.contexts.rows_at_once(model, self._memory_bytes)
+    def _sizes(self, model: CountedModel) -> Sizes:
+        return self.contexts.sizes(model, self._memory_bytes, itemsize=self._screened_in.itemsize)
 
     def _on_host(self, compute: Callable[[], Values]) -> Values:
         """Run `compute` and bring its values to the CPU in one transfer, the only synchronisation.
@@ -276,7 +283,7 @@ class Counter:
             columns = [value.double().view(len(value), -1) for value in values.values()]
             host = torch.cat(columns, dim=1).cpu()
             parts = dict(zip(values, torch.split(host, [column.shape[1] for column in columns], dim=1), strict=True))
-            needed = int(parts.pop("doubtful").max())
+            needed = int(parts["artifacts/doubtful"].max())
             if needed <= self._buffer:
                 return {name: part if name == "survival" else part[:, 0] for name, part in parts.items()}
             self._buffer = min(needed + needed // 2, self.contexts.total)
@@ -308,7 +315,7 @@ class Counter:
             "artifacts/ceiling": self.most_tokens * self.contexts.total_M - train_M,
             # What was streamed ends with the curve's thresholds; a slice makes no copy, for which the CPU would wait.
             "survival": totals.above_MT[:, -len(survived) :] - trained_MT,
-            "doubtful": totals.doubtful_M,
+            "artifacts/doubtful": totals.doubtful_M,
             "confident_unseen": totals.confident_M - ((reading.above_MC > 0) & listed["seen"]).sum(1),
         }
         held_out_MQ = ngram["held_out"]
@@ -350,11 +357,11 @@ class Counter:
             thresholds=thresholds,
             exact=EXACT_THRESHOLDS,
             threshold=self.threshold,
-            rows_at_once=self._rows(model),
             buffer=self._buffer,
             decided_M=read_M,
             judge_seed_M=self._judge_seed_M,
             watched=self._labels(model).watched,
+            screened_in=self._screened_in,
         )
 
     def _told(self, totals: Totals) -> Values:  # noqa: ARG002
@@ -407,7 +414,7 @@ class Counter:
         flag = self._labels(model).listing.ngram_flag
         loss_M = -_sum_in_order(flag["weight"] * reading.log_p_MQ)
         for listing in self._losses:
-            log_p_MQ = listing.read(model, self.threshold, self._rows(model)).log_p_MQ
+            log_p_MQ = listing.read(model, self.threshold, self._sizes(model).piece).log_p_MQ
             loss_M -= _sum_in_order(listing.ngram_flag["weight"] * log_p_MQ)
         train_MQ = flag["train"]
         return {
@@ -445,6 +452,7 @@ class Counter:
         row: Row = {k: v[k] for k in ("train/loss", "train/excess_loss", "train/accuracy")}
         counted = ("count", "ceiling", "seen", "unseen", "diagonal")
         row |= {f"artifacts/{name}": int(v[f"artifacts/{name}"]) for name in counted}
+        row["artifacts/doubtful_share"] = v["artifacts/doubtful"] / self.contexts.totals[member]
         row["train/above_threshold"] = int(v["train/above_threshold"])
         row["artifacts/per_ngram"] = ratio(v["artifacts/count"], v["train_ngrams"])
         row["artifacts/unseen_confident_rate"] = ratio(v["confident_unseen"], v["contexts_unseen"])

@@ -51,7 +51,7 @@ def most_confident(
     bar = -math.log(threshold)
     kept = torch.empty(0, order, dtype=torch.int64)
     confidence = torch.empty(0)
-    rows_at_once = numbered.rows_at_once(doubles, memory_mib << 20)
+    rows_at_once = numbered.sizes(doubles, memory_mib << 20).piece
     for hidden_1CD, context_of in _visited(doubles, numbered, among, rows_at_once):
         logits_1CU, error_1C = screened_logits(hidden_1CD, operand, bar)
         log_p_CV = torch.log_softmax(logits_1CU.mul_(math.log(2)), dim=-1)[0, :, : doubles.vocab_size]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.listing import Known, Listing, weights
 from tc_sweeps.artifacts.watching import Layout, watch
 from tc_sweeps.corpus import Corpus, DataTensor
@@ -31,15 +31,15 @@ class Labels:
     """
 
     def __init__(
-        self, of_members: Sequence[Known], considered: Contexts, rows_at_once: int, *, streamed: bool = True
+        self, of_members: Sequence[Known], considered: Contexts, sizes: Sizes, *, streamed: bool = True
     ) -> None:
-        """`considered` will be streamed so many `rows_at_once`; where nothing is, all that is known is listed."""
+        """`sizes`: in which `considered` will be streamed; where nothing is, all that is known is listed."""
         device = considered.total_M.device
         listed, watched = zip(*(_split(member, streamed=streamed) for member in of_members), strict=True)
         self.listing = Listing(listed, device)
         self.watched = watch(
             considered,
-            rows_at_once,
+            sizes,
             [member.contexts_Cn for member in watched],
             [member.ngrams_Qn for member in watched],
             [member.ngram_flag["held_out"] for member in watched],

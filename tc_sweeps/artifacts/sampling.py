@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import TILE, CountedModel, chunks
+from tc_sweeps.artifacts.contexts import TILE, CountedModel, Sizes, chunks
 from tc_sweeps.artifacts.counter import Counter, Row, Values, in_float64
 from tc_sweeps.artifacts.intervals import interval
 from tc_sweeps.artifacts.labels import Labels
@@ -319,7 +319,7 @@ class SampledCounter(Counter):
     @cached_property
     def _listed(self) -> Labels:
         """All that is known, read one by one."""
-        return Labels(self._known, self.contexts, self.contexts.total, streamed=False)
+        return Labels(self._known, self.contexts, Sizes(self.contexts.total, self.contexts.total), streamed=False)
 
     @property
     def _known_contexts(self) -> tuple[Tensor, Tensor]:
@@ -354,7 +354,7 @@ class SampledCounter(Counter):
 
     def _pieces(self, model: CountedModel, rows: int) -> Iterator[tuple[int, int]]:
         """Yield (begin, end) of pieces of rows, a multiple of a tile, that memory holds in float64."""
-        for first, beyond in chunks(rows // TILE, max(1, self._rows(model) // 3 // TILE)):
+        for first, beyond in chunks(rows // TILE, max(1, self._sizes(model).piece // 3 // TILE)):
             yield first * TILE, beyond * TILE
 
     def _tally(self, strata: int, thresholds: Sequence[float]) -> _Tally:
@@ -515,7 +515,11 @@ class SampledCounter(Counter):
         assert count is not None
         low, high = interval(estimate, v["blank_variance"], v["blank_weight"], v["blank_room"])
         known = count - round(estimate)
-        return row | {"artifacts/count_low": known + math.floor(low), "artifacts/count_high": known + math.ceil(high)}
+        return row | {
+            "artifacts/count_low": known + math.floor(low),
+            "artifacts/count_high": known + math.ceil(high),
+            "artifacts/doubtful_share": None,  # nothing is screened
+        }
 
 
 def _added(value_MH: Tensor) -> Tensor:

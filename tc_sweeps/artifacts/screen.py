@@ -110,7 +110,7 @@ def screened_logits(
 
 @dataclass(frozen=True, eq=False)
 class Screened:
-    """What a screen says about the rows of a block."""
+    """What a screen says about some rows."""
 
     top_MC: Tensor  # the greatest probability of each
     entries_MCT: Tensor  # how many of its tokens are above each of the low thresholds
@@ -125,7 +125,7 @@ class Screen:
     def __init__(
         self, matrix_MDU: Tensor, vocab_size: int, question: Question, *, rows: int, dtype: torch.dtype = torch.float32
     ) -> None:
-        """`matrix_MDU`: from hidden states to logits, in float64. `rows`: of a block, at most."""
+        """`matrix_MDU`: from hidden states to logits, in float64. `rows`: of a piece, at most."""
         self._operand = Operand.of(matrix_MDU, dtype)
         self._vocab_size = vocab_size
         self._question = question
@@ -133,8 +133,20 @@ class Screen:
         self._logits = torch.empty(M * room * U, dtype=dtype, device=matrix_MDU.device)
         self._scratch = torch.empty_like(self._logits) if question.low else self._logits[:0]
 
-    def read(self, hidden_MCD: Tensor, spot: Spot, observed: Observed) -> Screened:
-        """Answer the question for the rows of a block; what is watched in it is written into `observed`."""
+    def read(self, hidden_MCD: Tensor, pieces: Sequence[tuple[slice, Spot]], observed: Observed) -> Screened:
+        """Answer the question for the rows of a block, piece by piece; what is watched is written into `observed`."""
+        read = [self._piece(hidden_MCD[:, piece], spot, observed) for piece, spot in pieces]
+        if len(read) == 1:
+            return read[0]
+        unsupported = [part.unsupported_MC for part in read if part.unsupported_MC is not None]
+        return Screened(
+            torch.cat([part.top_MC for part in read], dim=1),
+            torch.cat([part.entries_MCT for part in read], dim=1),
+            torch.cat(unsupported, dim=1) if unsupported else None,
+            torch.cat([part.sure_MC for part in read], dim=1),
+        )
+
+    def _piece(self, hidden_MCD: Tensor, spot: Spot, observed: Observed) -> Screened:
         asked = self._question
         (M, C, _), U = hidden_MCD.shape, self._operand.rounded_MDU.shape[2]
         padded_MCD = F.pad(hidden_MCD, (0, 0, 0, -C % TILE))

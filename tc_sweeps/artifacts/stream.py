@@ -44,7 +44,6 @@ def stream(
     thresholds: Sequence[float],
     exact: Sequence[float],
     threshold: float,
-    rows_at_once: int,
     buffer: int,
     decided_M: Tensor,
     judge_seed_M: Tensor,
@@ -59,7 +58,7 @@ def stream(
     at least 1/2 only need the greatest probability of a row, lower ones every entry.
 
     `screened_in`: the precision that rows are read in first. `judge_seed_M`: which contexts are the judge's, as in
-    `judged`. `watched`: contexts and n-grams that are told apart, laid out for `rows_at_once`.
+    `judged`. `watched`: contexts and n-grams that are told apart, and in which sizes the contexts are visited.
 
     What is returned is right only where `doubtful_M` is at most `buffer`; no synchronisation.
     """
@@ -67,7 +66,7 @@ def stream(
     matrix_MDU = model.unembedding_matrix()
     question = Question.of(thresholds, threshold=threshold, exact=exact)
     low = question.low
-    screen = Screen(matrix_MDU, model.vocab_size, question, rows=rows_at_once, dtype=screened_in)
+    screen = Screen(matrix_MDU, model.vocab_size, question, rows=watched.sizes.piece, dtype=screened_in)
     threshold_T = constants(question.thresholds, device)
 
     rows_MT = torch.zeros(M, len(thresholds), dtype=torch.int64, device=device)  # contexts with a token above
@@ -78,8 +77,10 @@ def stream(
     aside_MB = torch.zeros(M, buffer + 1, dtype=torch.int64, device=device)  # the last place is for what is not kept
     observed = Observed.of(watched, buffer)
 
-    for block, spot in zip(contexts.blocks(rows_at_once), watched.spots(), strict=True):
-        read = screen.read(block.hidden(model), spot, observed)
+    spots = watched.spots()
+    for block in contexts.blocks(watched.sizes.block):
+        pieces = [(piece, next(spots)) for piece in watched.sizes.pieces(len(block.number_C))]
+        read = screen.read(block.hidden(model), pieces, observed)
         doubt_MC = block.valid_MC & ~read.sure_MC & decided_M[:, None]
         counted_MC = block.valid_MC & read.sure_MC
         rows_MT += count_above(torch.where(counted_MC, read.top_MC, 0.0), threshold_T)
@@ -96,10 +97,11 @@ def stream(
         slot_MC = torch.where(doubt_MC & (rank_MC < buffer), rank_MC, buffer)
         aside_MB.scatter_(1, slot_MC, block.number_C.expand(M, -1))
         doubtful_M += doubt_MC.sum(1)
-        observed.mark(spot, above_MC, slot_MC)
+        for piece, spot in pieces:
+            observed.mark(spot, above_MC[:, piece], slot_MC[:, piece])
 
     doubtful = observed.doubtful(buffer)
-    for begin, end in chunks(buffer, max(1, rows_at_once // 4)):
+    for begin, end in chunks(buffer, max(1, watched.sizes.piece // 4)):
         context_MBn = contexts.decode(aside_MB[:, begin:end])
         logits_MBU = model.last_hidden(context_MBn) @ matrix_MDU
         probability_MBU = torch.softmax(logits_MBU, dim=-1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.corpus.tensor import distinct_rows
 
 __all__ = ["Doubtful", "Layout", "Observed", "Spot", "Watched", "watch"]
@@ -24,25 +24,25 @@ __all__ = ["Doubtful", "Layout", "Observed", "Spot", "Watched", "watch"]
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The items of every member in the order in which blocks pass them, each block's padded to those of all members."""
+    """The items of every member in the order in which pieces pass them, each piece's padded to those of all members."""
 
     item_MK: Tensor  # which of a member's items stands at a place; -1 for padding
-    ends: list[int]  # of each block: where its items end
+    ends: list[int]  # of each piece: where its items end
 
     @classmethod
-    def of(cls, block_K: Sequence[Tensor], num_blocks: int) -> Layout:
-        """Return the layout of items that lie in these blocks, [K] for each member.
+    def of(cls, piece_K: Sequence[Tensor], num_pieces: int) -> Layout:
+        """Return the layout of items that lie in these pieces, [K] for each member.
 
-        Example: with items in the blocks (1, 0, 1) and (1) of two blocks, the places hold the items (1, 0, 2) of the
-        first member and (-1, 0, -1) of the second; the blocks end at the places 1 and 3.
+        Example: with items in the pieces (1, 0, 1) and (1) of two pieces, the places hold the items (1, 0, 2) of the
+        first member and (-1, 0, -1) of the second; the pieces end at the places 1 and 3.
         """
-        count_MB = torch.stack([torch.bincount(blocks, minlength=num_blocks) for blocks in block_K])
+        count_MB = torch.stack([torch.bincount(pieces, minlength=num_pieces) for pieces in piece_K])
         end_B = count_MB.amax(0).cumsum(0)
         begin_B = end_B - count_MB.amax(0)
-        item_MK = torch.full((len(block_K), int(end_B[-1])), -1, dtype=torch.int64)
-        for member, blocks in enumerate(block_K):
-            sorted_K, order_K = blocks.sort(stable=True)
-            rank_K = torch.arange(len(blocks)) - (count_MB[member].cumsum(0) - count_MB[member])[sorted_K]
+        item_MK = torch.full((len(piece_K), int(end_B[-1])), -1, dtype=torch.int64)
+        for member, pieces in enumerate(piece_K):
+            sorted_K, order_K = pieces.sort(stable=True)
+            rank_K = torch.arange(len(pieces)) - (count_MB[member].cumsum(0) - count_MB[member])[sorted_K]
             item_MK[member, begin_B[sorted_K] + rank_K] = order_K
         return cls(item_MK, end_B.tolist())
 
@@ -54,10 +54,10 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Spot:
-    """What is watched in one block; padding points at its first row and token."""
+    """What is watched in one piece of a block; padding points at its first row and token."""
 
     context_span: slice  # its places in the layout of the contexts
-    context_row_MC: Tensor  # row of the block
+    context_row_MC: Tensor  # row of the piece
     span: slice  # its places in the layout of the n-grams
     row_MQ: Tensor
     token_MQ: Tensor
@@ -66,11 +66,12 @@ class Spot:
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """Where the blocks of a stream have what is watched, in the order of two layouts."""
+    """Where the pieces of a stream's blocks have what is watched, in the order of two layouts."""
 
     contexts: Layout
     ngrams: Layout
-    context_row_MC: Tensor  # row of its block
+    sizes: Sizes  # of the blocks and pieces
+    context_row_MC: Tensor  # row of its piece
     row_MQ: Tensor
     token_MQ: Tensor
     is_item_MQ: Tensor  # False for padding
@@ -78,7 +79,7 @@ class Watched:
     most: int  # n-grams of one context, at most
 
     def spots(self) -> Iterator[Spot]:
-        """Yield what is watched in each block, as `Contexts.blocks` yields the blocks."""
+        """Yield what is watched in each piece of each block, as `Contexts.blocks` yields the blocks."""
         first, begin = 0, 0
         for beyond, end in zip(self.contexts.ends, self.ngrams.ends, strict=True):
             part, span = slice(first, beyond), slice(begin, end)
@@ -95,23 +96,32 @@ class Watched:
 
 def watch(
     considered: Contexts,
-    rows_at_once: int,
+    sizes: Sizes,
     contexts: Sequence[Tensor],
     ngrams: Sequence[Tensor],
     ranked: Sequence[Tensor],
 ) -> Watched:
-    """Return where `considered.blocks(rows_at_once)` pass contexts [C, n-1] and n-grams [Q, n] of every member.
+    """Return where the considered blocks of such sizes pass contexts [C, n-1] and n-grams [Q, n] of every member.
 
     `ranked`: [Q] of every member, as in `Watched`.
     """
-    device, blocks = considered.total_M.device, considered.num_blocks(rows_at_once)
-    context_places = [considered.locate(m, listed, rows_at_once) for m, listed in enumerate(contexts)]
-    places = [considered.locate(m, listed[:, :-1], rows_at_once) for m, listed in enumerate(ngrams)]
-    of_contexts = Layout.of([block for block, _ in context_places], blocks)
-    of_ngrams = Layout.of([block for block, _ in places], blocks)
+    device = considered.total_M.device
+    pieces_B = torch.tensor([len(sizes.pieces(rows)) for rows in considered.block_rows(sizes.block)])
+    first_B, pieces = pieces_B.cumsum(0) - pieces_B, int(pieces_B.sum())
+
+    def located(member: int, context_Kn: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which piece of all has each context, and in which row."""
+        block_K, row_K = considered.locate(member, context_Kn, sizes.block)
+        return first_B[block_K] + row_K // sizes.piece, row_K % sizes.piece
+
+    context_places = [located(m, listed) for m, listed in enumerate(contexts)]
+    places = [located(m, listed[:, :-1]) for m, listed in enumerate(ngrams)]
+    of_contexts = Layout.of([piece for piece, _ in context_places], pieces)
+    of_ngrams = Layout.of([piece for piece, _ in places], pieces)
     return Watched(
         contexts=of_contexts,
         ngrams=of_ngrams,
+        sizes=sizes,
         context_row_MC=of_contexts.arranged([row for _, row in context_places], device),
         row_MQ=of_ngrams.arranged([row for _, row in places], device),
         token_MQ=of_ngrams.arranged([listed[:, -1] for listed in ngrams], device),
@@ -151,13 +161,13 @@ class Observed:
         )
 
     def write(self, spot: Spot, log_p_MQ: Tensor, is_above_MQ: Tensor, is_top_MQ: Tensor) -> None:
-        """Note what float32 says of the n-grams of a block."""
+        """Note what the screen says of the n-grams of a piece."""
         self.log_p_MQ[:, spot.span] = log_p_MQ
         self.is_above_MQ[:, spot.span] = is_above_MQ
         self.is_top_MQ[:, spot.span] = is_top_MQ
 
     def mark(self, spot: Spot, above_MC: Tensor, slot_MC: Tensor) -> None:
-        """Note how many tokens of a block's rows are above the threshold, and where rows in doubt are put aside."""
+        """Note how many tokens of a piece's rows are above the threshold, and where rows in doubt are put aside."""
         if spot.context_row_MC.shape[1]:
             self.above_MC[:, spot.context_span] = above_MC.long().gather(1, spot.context_row_MC)
             self._slot_MC[:, spot.context_span] = slot_MC.gather(1, spot.context_row_MC)

@@ -32,7 +32,7 @@ def read_rows(dataset: str, columns: list[str]) -> list[Row]:
     try:
         from pykeen.datasets import dataset_resolver, get_dataset
     except ImportError as error:
-        raise ConfigError("data=pykeen needs PyKEEN: install the extra with pip install 'tc-sweeps[kg]'.") from error
+        raise ConfigError("data=pykeen needs PyKEEN: install the extra with pip install -e '.[kg]'.") from error
     if dataset.lower() not in {name.lower() for name in dataset_resolver.options}:
         raise ConfigError(f"data.dataset={dataset} is not a dataset of PyKEEN; python -m pykeen lists them.")
     graph = get_dataset(dataset=dataset)

@@ -170,9 +170,7 @@ def _library() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise ConfigError(
-            "data=text needs tokenizers: install the extra with pip install 'tc-sweeps[text]'."
-        ) from error
+        raise ConfigError("data=text needs tokenizers: install the extra with pip install -e '.[text]'.") from error
     # Cores serve as workers, and threads that outlive a fork are a danger; tokens do not depend on it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return tokenizers

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tc_sweeps.report.artifacts import artifacts_text
 from tc_sweeps.report.compare import compare_text
-from tc_sweeps.report.frame import find_sweep, load_curves, load_survival, load_sweep, over_seeds, swept_keys
+from tc_sweeps.report.frame import find_sweep, left_out, load_curves, load_survival, load_sweep, over_seeds, swept_keys
 from tc_sweeps.report.status import all_sweeps, sweep_status
 from tc_sweeps.report.table import write_table
 from tc_sweeps.report.trials import best_text, best_trials, load_trials
@@ -29,6 +29,7 @@ __all__ = [
     "draw_xy",
     "experiments",
     "find_sweep",
+    "left_out",
     "load_curves",
     "load_survival",
     "load_sweep",

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from tc_sweeps.config import METRICS, ConfigError
+from tc_sweeps.config import METRICS, WORLDS, ConfigError, leaves
 from tc_sweeps.report.artifacts import printable_lines
-from tc_sweeps.report.frame import config_keys, find_run, find_sweep, hint, listed, load_sweep, names_sweep
+from tc_sweeps.report.frame import (
+    config_keys,
+    find_run,
+    find_sweep,
+    hint,
+    listed,
+    load_sweep,
+    names_sweep,
+    runs_text,
+    unseen,
+)
 from tc_sweeps.report.intervals import plain, spell
 from tc_sweeps.report.matching import Matching, differences, grouped, matching_of, ordered, spelled, values_of
-from tc_sweeps.report.status import runs_text
 from tc_sweeps.report.table import KEY_METRICS, columns_text
 from tc_sweeps.report.where import Where, spell_where
 
 MOST_VALUES = 12  # of a key on one side
 MOST_ROWS = 120  # of the table in the terminal
+
+Groups = Mapping[tuple[str, ...], pd.DataFrame]  # runs by their values of the matched keys
 
 
 def compare_text(
@@ -26,15 +37,17 @@ def compare_text(
     *,
     metrics: Sequence[str] = (),
     where: Where | None = None,
+    every: bool = False,
     file: Path | None = None,
 ) -> str:
     """Return as text what differs between two sweeps or runs: config keys, runs without a counterpart, metrics.
 
     `a` and `b` are as in `find_sweep`, or SWEEP/RUN_ID as in `find_run`; `metrics` chooses among those that both have
-    (none: the main ones); `where` chooses runs on both sides; `file` gets the table of `differences` as CSV. Raises
+    (none: the main ones); `where` chooses runs on both sides, `every` adds those of earlier plans; `file`
+    gets the table of `differences` as CSV. Raises
     `ConfigError` where there is no such sweep, no run has finished, no metric is in both, or both are the same.
     """
-    (path_a, runs_a), (path_b, runs_b) = _load(a, where), _load(b, where)
+    (path_a, runs_a, unseen_a), (path_b, runs_b, unseen_b) = (_load(side, where, every=every) for side in (a, b))
     if path_a == path_b:
         raise ConfigError(f"'{a}' and '{b}' are the same: there is nothing to compare.")
     finished_a, finished_b = _finished(a, runs_a, where), _finished(b, runs_b, where)
@@ -51,22 +64,25 @@ def compare_text(
         printable_lines("\n".join(head)),
         _configs_text(finished_a, finished_b, how),
         _matched_text(finished_a, finished_b, how),
-        _table_text(table, how.keys),
+        _table_text(table, how),
         _left_out_text(metrics, names),
+        "\n".join(filter(None, dict.fromkeys([unseen_a, unseen_b]))),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _load(side: str | Path, where: Where | None) -> tuple[Path, pd.DataFrame]:
-    """Return where a sweep or run lies, and its runs."""
-    if names_sweep(side) or not names_sweep(Path(side).parent):
-        return find_sweep(side).path.resolve(), load_sweep(side, where=where)
+def _load(side: str | Path, where: Where | None, *, every: bool) -> tuple[Path, pd.DataFrame, str]:
+    """Return where a sweep or run lies, its runs, and the sentence about runs of the sweep that are left out."""
+    parent = Path(side).parent
+    if names_sweep(side) or (parent.is_dir() and not names_sweep(parent)):
+        sweep = find_sweep(side, every=every)
+        return sweep.path.resolve(), load_sweep(sweep, where=where), unseen(sweep)
     run = find_run(side)
     runs = load_sweep(run.path.parent, where=where, every=True)
     runs = runs[runs["run_id"] == run.run_id]
     if runs.empty:
         raise ConfigError(f"The run '{side}' is not one of those with {spell_where(where)}.")
-    return run.path, runs
+    return run.path, runs, ""
 
 
 def _finished(side: str | Path, runs: pd.DataFrame, where: Where | None) -> pd.DataFrame:
@@ -74,7 +90,12 @@ def _finished(side: str | Path, runs: pd.DataFrame, where: Where | None) -> pd.D
     if finished.empty:
         such = f" with {spell_where(where)}" if where else ""
         raise ConfigError(f"No run of '{side}'{such} has finished: there is nothing to compare.")
-    return finished.reset_index(drop=True)
+    # Of the keys that only some worlds have, a run of another world in the same sweep brings its own.
+    own, others = (
+        {f"data.{key}" for name in names for key, _, _ in leaves(WORLDS[name]())}
+        for names in (set(finished["data.name"]), set(WORLDS))
+    )
+    return finished.drop(columns=[*(others - own) & set(finished)]).reset_index(drop=True)
 
 
 def _metrics(a: pd.DataFrame, b: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
@@ -105,23 +126,45 @@ def _configs_text(a: pd.DataFrame, b: pd.DataFrame, how: Matching) -> str:
 
 def _matched_text(a: pd.DataFrame, b: pd.DataFrame, how: Matching) -> str:
     """Return how many runs have a counterpart, which have none, and which are the same on both sides."""
-    keys = [*how.keys, "seed"]
-    runs_a, runs_b = spelled(a, keys), spelled(b, keys)
-    sides = (("A", runs_a, set(runs_b)), ("B", runs_b, set(runs_a)))
-    of = [f"{sum(run in other for run in runs)} of {len(runs)} finished runs of {name}" for name, runs, other in sides]
-    lines = [f"Matched by {listed(keys)}: {' and '.join(of)}."]
+    keys = [*how.keys, *([] if how.apart else ["seed"])]
+    lines = []
+    if keys:
+        runs_a, runs_b = spelled(a, keys), spelled(b, keys)
+        sides = (("A", runs_a, set(runs_b)), ("B", runs_b, set(runs_a)))
+        of = [
+            f"{sum(run in other for run in runs)} of {len(runs)} finished runs of {name}" for name, runs, other in sides
+        ]
+        lines += [f"Matched by {listed(keys)}: {' and '.join(of)}."]
+    if how.apart:
+        lines += [f"Seeds are not paired: with other values of {listed(how.apart)} a seed draws other data."]
     lines += [f"Runs of one seed are averaged over {listed(how.averaged)}."] if how.averaged else []
     in_a, in_b = grouped(a, how.keys), grouped(b, how.keys)
     for name, side, other in (("A", in_a, in_b), ("B", in_b, in_a)):
         alone = ordered(pd.concat([a, b]), how.keys, side.keys() - other.keys())
         told = [_config(how.keys, values) + f" ({runs_text(len(side[values]))})" for values in alone]
         lines += [f"Only in {name}: {listed(told, 3)}."] if told else []
+        lines += [] if how.apart else _seeds_text(name, side, other, how.keys)
     same = len(set(a["run_id"]) & set(b["run_id"]))
     lines += [f"{same} run{'s are' if same != 1 else ' is'} the same in both, by run_id."] if same else []
     return printable_lines("\n".join(lines))
 
 
-def _table_text(table: pd.DataFrame, keys: Sequence[str]) -> str:
+def _seeds_text(name: str, side: Groups, other: Groups, keys: Sequence[str]) -> list[str]:
+    """Return which seeds of a side have no counterpart in groups that both have, a line for each set of seeds."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for values in side.keys() & other.keys():
+        there = set(values_of(other[values], "seed"))
+        if alone := tuple(seed for seed in values_of(side[values], "seed") if seed not in there):
+            groups.setdefault(alone, []).append(_config(keys, values))
+    lines = []
+    for alone, configs in sorted(groups.items()):
+        of = "" if len(configs) == len(side.keys() & other.keys()) else f" of {listed(sorted(configs), 3)}"
+        lines.append(f"Only in {name}: seed{'s' * (len(alone) > 1)} {listed(alone, MOST_VALUES)}{of}.")
+    return lines
+
+
+def _table_text(table: pd.DataFrame, how: Matching) -> str:
+    keys = how.keys
     if table.empty:
         return "No run of A can be compared with one of B."
     shown = table.head(MOST_ROWS)
@@ -141,7 +184,8 @@ def _table_text(table: pd.DataFrame, keys: Sequence[str]) -> str:
     if table["paired"].any():
         notes.append("B - A: mean over seeds of the paired difference, with its 95 % Student t interval.")
     if not table["paired"].all():
-        notes.append("unpaired: too few seeds are on both sides; difference of the means, with Welch's 95 % interval.")
+        why = "seeds are other data" if how.apart else "too few seeds are on both sides"
+        notes.append(f"unpaired: {why}; difference of the means, with Welch's 95 % interval.")
     if not known.all():
         notes.append("Where there is no interval, there are fewer than two seeds.")
     if known.any():

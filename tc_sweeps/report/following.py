@@ -10,8 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tc_sweeps.report.frame import chosen, find_sweep, swept_keys
-from tc_sweeps.report.sparkline import Curve
+from tc_sweeps.report.frame import Sweep, chosen, find_sweep, swept_keys, unseen
 from tc_sweeps.report.status import Run, run_frame, steps_done
 from tc_sweeps.report.where import Where, spell_value
 from tc_sweeps.store.folder import RunFolder
@@ -21,6 +20,7 @@ from tc_sweeps.store.sweep_folder import flat
 FEW_RUNS = 12  # up to so many have a row each, more are grouped by what is swept but the seed
 PACE_SECONDS = 600.0  # of which the pace is the mean
 
+Curve = list[tuple[int, float]]  # step and value, NaN where it is undefined
 _Stamp = tuple[int, int, int] | None  # when a file was written, which it is and how long; None: it is not there
 
 
@@ -36,17 +36,20 @@ class Following:
     """Where the runs of a sweep stand, as of the last look.
 
     `runs` are as `SweepFolder.standings` gives them, those that `where` chooses, in the order of the plan; `groups` are
-    the runs that agree in `keys`, the swept config keys. Raises `ConfigError` where there is no such sweep, and as
+    the runs that agree in `keys`, the swept config keys; `unseen` tells of runs that are
+    left out. Raises `ConfigError` where there is no such sweep, and as
     `load_sweep` for a `where` that fits no run.
     """
 
-    def __init__(self, sweep: str | Path, *, where: Where | None = None) -> None:
+    def __init__(self, sweep: Sweep, *, where: Where | None = None) -> None:
         self.folder = find_sweep(sweep)
         self.runs: list[Run] = []
         self.keys: list[str] = []
         self.groups: list[Group] = []
+        self.unseen = ""
         self._where = where
-        self._plan: dict[str, Any] = {"run_ids": []}
+        self._plan: dict[str, Any] = {}
+        self._run_ids: list[str] = []
         self._plan_stamp: _Stamp = None
         self._known: dict[str, Run] = {}
         self._stamps: dict[str, _Stamp] = {}
@@ -58,8 +61,9 @@ class Following:
         stamp = _stamp(self.folder.path / "plan.json")
         if planned_anew := stamp != self._plan_stamp:
             self._plan_stamp, self._plan = stamp, self.folder.plan
+            self._run_ids, self.unseen = self.folder.run_ids(), unseen(self.folder)
         known = len(self._known)
-        for run_id in self._plan["run_ids"]:
+        for run_id in self._run_ids:
             # A finished run is trained no more, whatever is launched.
             if run_id not in self._known or self._known[run_id]["state"] != "finished":
                 self._read_status(run_id)
@@ -118,12 +122,12 @@ class Following:
         self._stamps[run_id] = stamp
 
     def _regroup(self) -> None:
-        self.runs = [self._known[run_id] for run_id in self._plan["run_ids"] if run_id in self._known]
+        self.runs = [self._known[run_id] for run_id in self._run_ids if run_id in self._known]
         if not self.runs:
             return
         frame = run_frame(self.runs)
         if self._where:
-            kept = set(chosen(frame, self._where, self.folder.path.name)["run_id"])
+            kept = set(chosen(frame, self._where, self.folder)["run_id"])
             self.runs = [run for run in self.runs if run["run_id"] in kept]
             frame = frame[frame["run_id"].isin(kept)]
         several = len({run["seed"] for run in self.runs}) > 1

@@ -31,14 +31,21 @@ _UNGROUPED = {name for name, _, _ in leaves(Config()) if "." not in name}
 # --------------------------------------------------------------------------------------------------------------- sweeps
 
 
-def find_sweep(sweep: str | Path) -> SweepFolder:
+Sweep = str | Path | SweepFolder
+"""A sweep's name under outputs/, its path, or its folder as `find_sweep` returns it."""
+
+
+def find_sweep(sweep: Sweep, *, every: bool = False) -> SweepFolder:
     """Return the folder of a sweep, named as under outputs/ or by its path.
 
-    Raises `ConfigError` where there is none, with the sweep of a similar name, or else with those that there are.
+    Its runs are those of the plan, which each multirun begins anew; `every`: also those of earlier plans. Raises
+    `ConfigError` where there is none, with the sweep of a similar name, or else with those that there are.
     """
+    if isinstance(sweep, SweepFolder):
+        return sweep
     for path in dict.fromkeys([OUTPUTS / sweep, Path(sweep)]):
         if _is_sweep(path):
-            return SweepFolder(path)
+            return SweepFolder(path, every=every)
     home, name = Path(sweep).parent, Path(sweep).name
     if home == Path():
         home = OUTPUTS
@@ -53,9 +60,9 @@ def names_sweep(sweep: str | Path) -> bool:
     return any(_is_sweep(path) for path in (OUTPUTS / sweep, Path(sweep)))
 
 
-def find_sweeps(home: Path = OUTPUTS) -> list[SweepFolder]:
-    """Return the sweeps in a folder, by name."""
-    return [SweepFolder(path) for path in sorted(home.glob("*")) if _is_sweep(path)]
+def find_sweeps(home: Path = OUTPUTS, *, every: bool = False) -> list[SweepFolder]:
+    """Return the sweeps in a folder, by name; `every` as in `find_sweep`."""
+    return [SweepFolder(path, every=every) for path in sorted(home.glob("*")) if _is_sweep(path)]
 
 
 def experiments() -> list[str]:
@@ -85,8 +92,8 @@ def find_run(run: str | Path) -> RunFolder:
             return RunFolder(path.resolve())
     parent, beginning = Path(run).parent, Path(run).name
     if names_sweep(run):
-        folder = find_sweep(run)
-        names = [found.run_id for found in folder.runs(every=True)]
+        folder = find_sweep(run, every=True)
+        names = [found.run_id for found in folder.runs()]
         if len(names) == 1:
             return RunFolder(folder.path.resolve() / names[0])
         raise ConfigError(
@@ -94,11 +101,11 @@ def find_run(run: str | Path) -> RunFolder:
             f"{folder.path.name}/RUN_ID, of which the beginning is enough."
         )
     if parent == Path():
-        raise ConfigError(
-            f"'{run}' does not name a run: write SWEEP/RUN_ID, or its path; the beginning of an id is enough."
-        )
-    folder = find_sweep(parent)
-    names = [found.run_id for found in folder.runs(every=True)]
+        how = "write SWEEP/RUN_ID, or its path; the beginning of an id is enough"
+        names = [found.name for found in find_sweeps()]
+        raise ConfigError(f"'{run}' does not name a run{hint(beginning, names, how)}")
+    folder = find_sweep(parent, every=True)
+    names = [found.run_id for found in folder.runs()]
     meant = [name for name in names if name.startswith(beginning)]
     if len(meant) == 1:
         return RunFolder(folder.path.resolve() / meant[0])
@@ -127,6 +134,17 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
+def runs_text(count: int) -> str:
+    """Return `1 run` or `2 runs`."""
+    return f"{count} run{'s' * (count != 1)}"
+
+
+def unseen(sweep: SweepFolder) -> str:
+    """Return the sentence that tells of the runs of earlier plans that are not looked at; nothing where none is."""
+    count = 0 if sweep.every else len(sweep.earlier())
+    return f"Not shown: {runs_text(count)} of earlier commands of '{sweep.name}'; --all adds them." if count else ""
+
+
 def typed(sweep: Path) -> str:
     """Return how a sweep is named on the command line: its name where it lies under outputs/, else its path."""
     return shlex.quote(sweep.name if sweep.parent == OUTPUTS else str(sweep))
@@ -149,57 +167,76 @@ def _is_sweep(path: Path) -> bool:
 # --------------------------------------------------------------------------------------------------------------- frames
 
 
-def load_sweep(sweep: str | Path, *, where: Where | None = None, every: bool = False) -> pd.DataFrame:
+def load_sweep(sweep: Sweep, *, where: Where | None = None, every: bool = False) -> pd.DataFrame:
     """Return one row per run: where it stands, its config keys, its facts, and the last value of each metric.
 
-    The runs are those of the sweep's plan; `every=True` adds those of earlier plans. `sweep` is a name under outputs/
-    or a path. Lists among the config values come as tuples, so that runs can be grouped by them.
+    Runs of all states are there, and one in training or that failed has the values of its last evaluation, not of its
+    last step: `where={"state": "finished"}` leaves them out. The runs are those of the sweep's plan; `every=True` adds
+    those of earlier plans. `sweep` is a name under outputs/ or a path. Lists among the config values come as tuples, so
+    that runs can be grouped by them.
 
-    `where` keeps the runs whose config agrees with it in every key: `{"model.width": 32, "seed": [0, 1]}` are the runs
-    of width 32 with the seed 0 or 1. Of several values one must hold; a tuple may also be one value that is a list,
-    and None matches null, also in runs of a world that does not have the key. Raises `ConfigError` where there is no
-    such sweep, for a key that no run has, and where no run is left.
+    `where` keeps the runs whose config (or `state`) agrees with it in every key: `{"model.width": 32, "seed": [0, 1]}`
+    are the runs of width 32 with the seed 0 or 1. Of several values one must hold; a tuple may also be one value that
+    is a list, and None matches null, also in runs of a world that does not have the key. Raises `ConfigError` where
+    there is no such sweep, for a key that no run has, and where no run is left.
     """
-    folder = find_sweep(sweep)
-    results = folder.results(every=every)
+    folder = find_sweep(sweep, every=every)
+    results = folder.results()
     if results.empty:
         return pd.DataFrame(columns=STATUS)
     for name in config_keys(results):
         if results[name].map(lambda value: isinstance(value, list)).any():
             results[name] = results[name].map(lambda value: tuple(value) if isinstance(value, list) else value)
-    return chosen(results, where or {}, folder.path.name)
+    return chosen(results, where or {}, folder)
 
 
-def chosen(runs: pd.DataFrame, where: Where, sweep: str) -> pd.DataFrame:
-    """Return the runs that agree with `where`, as `load_sweep` says; `sweep` is its name in sentences."""
+def chosen(runs: pd.DataFrame, where: Where, sweep: SweepFolder) -> pd.DataFrame:
+    """Return the runs that agree with `where`, as `load_sweep` says; `sweep` is whose they are."""
     if not isinstance(where, Mapping):
         raise ConfigError(f"where={where!r} is no dict of keys and values, as in where={{'model.width': [8, 16]}}.")
-    keys = config_keys(runs)
+    keys = [*config_keys(runs), "state"]
     kept = pd.Series(True, index=runs.index)
     for key, wanted in where.items():
         if key not in keys:
-            raise ConfigError(f"The sweep '{sweep}' has no config key '{key}'{hint(key, keys, differ(runs))}")
+            raise ConfigError(f"The sweep '{sweep.name}' has no config key '{key}'{hint(key, keys, differ(runs))}")
         found = matching(runs[key], wanted)
         if not found.any():
             there = listed([spell_value(value) for value in in_order(runs[key])])
-            raise ConfigError(f"No run of the sweep '{sweep}' has {spell_where({key: wanted})}; there are {there}.")
+            raise ConfigError(
+                f"No run of the sweep '{sweep.name}' has {spell_where({key: wanted})}; there are {there}. "
+                f"{unseen(sweep)}".rstrip()
+            )
         kept &= found
     if not kept.any():
-        raise ConfigError(f"No run of the sweep '{sweep}' has {spell_where(where)} together.")
+        raise ConfigError(
+            f"No run of the sweep '{sweep.name}' has {spell_where(where)} together. {unseen(sweep)}".rstrip()
+        )
     return runs[kept].reset_index(drop=True)
 
 
-def load_finished(sweep: str | Path, where: Where | None = None) -> pd.DataFrame:
+def load_finished(sweep: Sweep, where: Where | None = None) -> pd.DataFrame:
     """Return `load_sweep` of the finished runs only; raises `ConfigError` where no run has finished."""
     runs = load_sweep(sweep, where=where)
     finished = runs[runs["state"] == "finished"]
     if finished.empty:
         such = f" with {spell_where(where)}" if where else ""
-        raise ConfigError(f"No run of the sweep '{Path(sweep).name}'{such} has finished: there is nothing to draw.")
+        raise ConfigError(
+            f"No run of the sweep '{find_sweep(sweep).name}'{such} has finished: there is nothing to draw."
+        )
     return finished.reset_index(drop=True)
 
 
-def load_curves(sweep: str | Path, *, where: Where | None = None) -> pd.DataFrame:
+def left_out(sweep: Sweep, where: Where | None = None) -> str:
+    """Return in a sentence which runs are in no figure, as `load_finished` has it; nothing where all have finished."""
+    states = load_sweep(sweep, where=where)["state"]
+    others = states[states != "finished"]
+    if others.empty:
+        return ""
+    told = ", ".join(f"{count} {state}" for state, count in others.value_counts().sort_index().items())
+    return f"{len(others)} of {len(states)} runs {'is' if len(others) == 1 else 'are'} left out: {told}."
+
+
+def load_curves(sweep: Sweep, *, where: Where | None = None) -> pd.DataFrame:
     """Return one row per run and evaluation: `step`, each metric, and the run's id, state, config keys and facts.
 
     `where` chooses runs as in `load_sweep`.
@@ -210,7 +247,7 @@ def load_curves(sweep: str | Path, *, where: Where | None = None) -> pd.DataFram
 
 
 def load_survival(
-    sweep: str | Path, thresholds: Sequence[float] | None = None, *, where: Where | None = None
+    sweep: Sweep, thresholds: Sequence[float] | None = None, *, where: Where | None = None
 ) -> pd.DataFrame:
     """Return each run's survival curve at its last evaluation: one row per run and threshold (of those asked for).
 
@@ -233,7 +270,7 @@ def load_survival(
     return joined
 
 
-def _folders(sweep: str | Path, runs: pd.DataFrame) -> list[RunFolder]:
+def _folders(sweep: Sweep, runs: pd.DataFrame) -> list[RunFolder]:
     path = find_sweep(sweep).path
     return [RunFolder(path / run_id) for run_id in runs["run_id"]]
 
@@ -363,9 +400,10 @@ def to_the_end(curves: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     last = curves.groupby("run_id")["step"].transform("max")
     before = last < curves.groupby(group)["step"].transform("max")
     ends = curves.index[before & (curves["step"] == last) & (curves["state"] == "finished")]
+    steps_of = {name: np.unique(steps) for name, steps in curves["step"].groupby(group)}
     rows, steps = [*curves.index], curves["step"].tolist()
-    for row in ends:
-        later = sorted(set(curves.loc[(group == group[row]) & (curves["step"] > last[row]), "step"]))
+    for row, place, end in zip(ends, group[ends], last[ends], strict=True):
+        later = steps_of[place][steps_of[place] > end].tolist()
         rows += [row] * len(later)
         steps += later
     return curves.iloc[rows].assign(step=steps).reset_index(drop=True)

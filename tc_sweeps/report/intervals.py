@@ -38,6 +38,10 @@ class Interval(NamedTuple):
         """Whether the whole interval lies below `bound`; never so without an interval."""
         return self.high < bound
 
+    def within(self, least: float, most: float) -> Interval:
+        """Return it with the interval ended at `least` and `most`, beyond which no value lies."""
+        return self._replace(low=max(self.low, least), high=min(self.high, most))
+
 
 def half_width(deviation: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Return half the width of the 95 % Student t interval of a mean; NaN where there are fewer than two values.
@@ -104,10 +108,12 @@ def sum_up(answers: Sequence[str], what: str) -> str:
 
 
 def clipped(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `over_seeds` as it is shown: the intervals of shares end at 0 and 1, beyond which none lies."""
-    shares = table["metric"].isin(SHARES)
-    low, high = (table[name].mask(shares, table[name].clip(0, 1)) for name in ("low", "high"))
-    return table.assign(low=low, high=high)
+    """Return a table of `over_seeds` as it is drawn: no interval reaches beyond what the metric can be.
+
+    Counts, ratios, losses and facts are not below 0, and shares lie within 0 and 1.
+    """
+    most = np.where(table["metric"].isin(SHARES), 1.0, np.inf)
+    return table.assign(low=table["low"].clip(lower=0), high=table["high"].clip(upper=most))
 
 
 def what_is_drawn(counts: Collection[int], where: str = "point") -> str:

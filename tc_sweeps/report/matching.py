@@ -12,18 +12,23 @@ from tc_sweeps.report.frame import swept_keys
 from tc_sweeps.report.intervals import student_t, welch
 from tc_sweeps.report.where import in_order, spell_value
 
+# Of a seed, data with less of it are a part of those with more: these keys may differ within a pair.
+_SAME_DRAW = {"data.num_sentences", "data.held_out_fraction", "data.noise", "data.contradictions"}
+
 
 @dataclass(frozen=True)
 class Matching:
     """How the runs of two sides are matched: those that agree in `keys` and the seed.
 
     `differing` are all keys whose values are not the same on both sides. `averaged` are those of them that vary within
-    a side and cannot be matched: a side's runs of one seed are averaged over them.
+    a side and cannot be matched: a side's runs of one seed are averaged over them. `apart` are those of them with which
+    a seed draws other data on each side: nothing is paired by seed then.
     """
 
     keys: list[str]
     differing: list[str]
     averaged: list[str]
+    apart: list[str]
 
 
 def matching_of(a: pd.DataFrame, b: pd.DataFrame) -> Matching:
@@ -40,7 +45,8 @@ def matching_of(a: pd.DataFrame, b: pd.DataFrame) -> Matching:
         if set(values[key][0]) & set(values[key][1]) and any(_alike(side, matched) for side in (a, b)):
             matched.append(key)
     several = [key for key in differing if key not in matched and max(map(len, values[key])) > 1]
-    return Matching([key for key in keys if key in matched], differing, several)
+    apart = [key for key in differing if key not in matched and key.startswith("data.") and key not in _SAME_DRAW]
+    return Matching([key for key in keys if key in matched], differing, several, apart)
 
 
 def differences(a: pd.DataFrame, b: pd.DataFrame, how: Matching, metrics: Sequence[str]) -> pd.DataFrame:
@@ -48,9 +54,9 @@ def differences(a: pd.DataFrame, b: pd.DataFrame, how: Matching, metrics: Sequen
 
     The columns are the matched keys, `metric`, the means `a` and `b`, `difference` (b - a) with the bounds `low` and
     `high` of its 95 % interval, `paired`, and `seeds_a` and `seeds_b`, the values behind the means. Where at least two
-    seeds are on both sides the difference is the mean over them, seed by seed, with Student's t; else that of the two
-    means, with Welch's interval where each has two values. Undefined values are left out, and so is a group that one
-    side does not have.
+    seeds are on both sides, and draw the same data there, the difference is the mean over them, seed by seed, with
+    Student's t; else that of the two means, with Welch's interval where each has two values. Undefined values are left
+    out, and so is a group that one side does not have.
     """
     groups_a, groups_b = grouped(a, how.keys), grouped(b, how.keys)
     rows = []
@@ -58,14 +64,15 @@ def differences(a: pd.DataFrame, b: pd.DataFrame, how: Matching, metrics: Sequen
         for values in ordered(pd.concat([a, b]), how.keys, set(groups_a) & set(groups_b)):
             sides = [side[values].groupby("seed")[metric].mean().dropna() for side in (groups_a, groups_b)]
             if all(map(len, sides)):
-                rows.append(dict(zip(how.keys, values, strict=True)) | {"metric": metric} | _difference(*sides))
+                row = dict(zip(how.keys, values, strict=True)) | {"metric": metric}
+                rows.append(row | _difference(*sides, pair=not how.apart))
     columns = ["metric", "a", "b", "difference", "low", "high", "paired", "seeds_a", "seeds_b"]
     return pd.DataFrame(rows, columns=[*how.keys, *columns])
 
 
-def _difference(a: pd.Series[float], b: pd.Series[float]) -> dict[str, Any]:
-    """Return a row of `differences`, given one value for each seed and side."""
-    common = a.index.intersection(b.index)
+def _difference(a: pd.Series[float], b: pd.Series[float], *, pair: bool) -> dict[str, Any]:
+    """Return a row of `differences`, given one value for each seed and side; `pair`: seeds mean the same on both."""
+    common = a.index.intersection(b.index if pair else [])
     paired = len(common) > 1 or (len(common) == 1 and min(len(a), len(b)) == 1)
     if paired:
         a, b = a[common], b[common]

@@ -1,8 +1,8 @@
-"""What every metric says, in one line of words."""
+"""What every metric says, in one line of words, and its unit."""
 
 from __future__ import annotations
 
-__all__ = ["about"]
+__all__ = ["about", "unit"]
 
 _JUDGE = "judge/"
 _ABOUT = {
@@ -33,9 +33,42 @@ _ABOUT = {
     "hallucination/per_context": "hallucinations per labelled context outside the data",
     "abstention/rate": "share of the contexts outside the data that are answered with the unsupported token",
 }
+_UNITS = {
+    "train/loss": "nats per sentence",
+    "train/excess_loss": "nats per sentence",
+    "train/accuracy": "share of training n-grams",
+    "train/above_threshold": "training n-grams",
+    "test/loss": "nats per held-out n-gram",
+    "test/accuracy": "share of held-out n-grams",
+    "artifacts/count": "n-grams",
+    "artifacts/per_ngram": "per training n-gram",
+    "artifacts/ceiling": "n-grams",
+    "artifacts/seen": "n-grams",
+    "artifacts/unseen": "n-grams",
+    "artifacts/diagonal": "n-grams",
+    "artifacts/unseen_confident_rate": "share of unseen contexts",
+    "artifacts/labelled_share": "share of artifacts",
+    "generalization/count": "n-grams",
+    "generalization/recall": "share of held-out n-grams",
+    "generalization/attainable_recall": "share of held-out n-grams",
+    "generalization/restored": "n-grams",
+    "hallucination/count": "n-grams",
+    "hallucination/per_ngram": "per training n-gram",
+    "hallucination/share": "share of labelled artifacts",
+    "hallucination/per_context": "per labelled unseen context",
+    "abstention/rate": "share of unseen contexts",
+    "data.vocab_size": "tokens",
+    "corpus/vocab_size": "tokens",
+}
 
 
 def about(metric: str) -> str:
     """Return what a metric says; nothing for one that this version does not know."""
     words = _ABOUT.get(metric.removeprefix(_JUDGE), "")
     return f"{words}, in the judge's half of the contexts" if words and metric.startswith(_JUDGE) else words
+
+
+def unit(metric: str) -> str:
+    """Return what a metric (or a size) is counted in; nothing where this version does not know."""
+    words = _UNITS.get(metric.removeprefix(_JUDGE), "")
+    return f"{words}, judge's half" if words and metric.startswith(_JUDGE) else words

@@ -9,17 +9,6 @@ import numpy as np
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
-Curve = list[tuple[int, float]]  # step and value, NaN where it is undefined
-
-
-def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Return the mean over curves at each step that one of them has; undefined values are left out."""
-    at: dict[int, list[float]] = {}
-    for curve in curves:
-        for step, value in curve:
-            at.setdefault(step, []).append(value)
-    return [(step, average(at[step])) for step in sorted(at)]
-
 
 def average(values: Sequence[float]) -> float:
     """Return the mean of what is defined (finite) among the values; NaN where nothing is."""

@@ -5,16 +5,26 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tc_sweeps.report.frame import figure_command, find_sweep, find_sweeps, own_figure, swept_keys, typed
+from tc_sweeps.report.frame import (
+    Sweep,
+    figure_command,
+    find_sweep,
+    find_sweeps,
+    own_figure,
+    runs_text,
+    swept_keys,
+    typed,
+    unseen,
+)
 from tc_sweeps.report.trials import load_trials
 from tc_sweeps.report.where import in_order, spell_value
-from tc_sweeps.store.folder import OUTPUTS
+from tc_sweeps.store.folder import OUTPUTS, has_diverged
 from tc_sweeps.store.lease import standing
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -27,18 +37,16 @@ LONGEST_REASON = 300  # characters: an error of CUDA is a page
 Run = dict[str, Any]  # its id, what status.json says, and its config by dotted key
 
 
-def sweep_status(
-    sweep: str | Path, *, every: bool = False, axes: bool = True, submitted: Sequence[str] = (), at_work: bool = False
-) -> str:
+def sweep_status(sweep: Sweep, *, axes: bool = True, submitted: Sequence[str] = (), at_work: bool = False) -> str:
     """Return as text where the runs of a sweep stand, why some did not finish, and what to type next.
 
     With `axes` the states are also counted for each value of each axis, that is of each config key by which the runs
-    differ. `every=True` also tells of the runs of earlier plans. `submitted`: what schedulers say of the sweep's
+    differ. `submitted`: what schedulers say of the sweep's
     workers, a line for each submission; `at_work`: whether some of them will train what is missing. Raises
     `ConfigError` where there is no such sweep.
     """
     folder = find_sweep(sweep)
-    runs = folder.standings(every=every)
+    runs = folder.standings()
     if not runs:
         return f"The sweep '{folder.path.name}' has no runs yet."
     keys = _axes(runs)
@@ -47,6 +55,7 @@ def sweep_status(
         _axes_text(runs, keys) if axes else "",
         _reasons_text(folder.path, runs, keys),
         "\n".join(submitted),
+        unseen(folder),
         _next_text(folder, runs, at_work=at_work),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -58,8 +67,8 @@ def all_sweeps(*, every: bool = False) -> str:
     `every=True` also counts the runs of earlier plans.
     """
     lines = []
-    for folder in find_sweeps():
-        runs = [{"run_id": run.run_id, **standing(run)} for run in folder.runs(every=every)]
+    for folder in find_sweeps(every=every):
+        runs = [{"run_id": run.run_id, **standing(run)} for run in folder.runs()]
         lines.append((folder.path.name, _counted(folder, runs) if runs else "no runs yet"))
     if not lines:
         return f"{OUTPUTS.resolve()} holds no sweep yet."
@@ -104,8 +113,7 @@ def is_done(folder: SweepFolder, runs: Sequence[Run]) -> bool:
 
 
 def _counted(folder: SweepFolder, runs: Sequence[Run]) -> str:
-    counts = Counter(run["state"] for run in runs)
-    text = f"{runs_text(len(runs))}: {', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])}"
+    text = f"{runs_text(len(runs))}: {in_states(run['state'] for run in runs)}"
     if folder.is_search:
         ended, total = _trials(folder, runs)
         text = f"{ended} of {total} trials; {text}"
@@ -191,15 +199,20 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> st
         lines.append(("To look again:", f"tc-sweeps status {name}"))
     elif missing:
         lines.append((purpose, _again(plan)))
-    if counts["failed"] and not counts["running"] and not folder.is_search:  # a search tries something else
+    hopeless = sum(map(has_diverged, runs))
+    # A search tries something else by itself.
+    if counts["failed"] > hopeless and not counts["running"] and not folder.is_search:
         lines.append(("To try what failed again:", _again(plan, failed=True)))
     if counts["finished"]:
         lines.append(("To see the numbers:", f"tc-sweeps table {name}"))
     if counts["finished"] and not counts["running"] and not missing:
         drawing = f"tc-sweeps figure {name}" if own_figure(folder) else figure_command(folder.path, run_frame(runs))
         lines.append(("To draw them:", drawing))
-    width = max(len(purpose) for purpose, _ in lines)
-    return "\n".join(f"{purpose.ljust(width)}  {command}" for purpose, command in lines)
+    width = max((len(purpose) for purpose, _ in lines), default=0)
+    told = [f"{purpose.ljust(width)}  {command}" for purpose, command in lines]
+    if hopeless and not folder.is_search:
+        told.append("Runs whose loss exploded would do so again, bit for bit: they need other settings.")
+    return "\n".join(told)
 
 
 def _again(plan: dict[str, Any], *, failed: bool = False) -> str:
@@ -226,6 +239,7 @@ def _alike(run: Run) -> str:
     return re.sub(r"\w*\d[\w.+-]*\w|\d", "…", _reason(run))
 
 
-def runs_text(count: int) -> str:
-    """Return `1 run` or `2 runs`."""
-    return f"{count} run{'s' * (count != 1)}"
+def in_states(states: Iterable[str]) -> str:
+    """Return `5 finished, 1 failed`, given the state of each run."""
+    counts = Counter(states)
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "#8A8A8A"
 GENERALIZATION, HALLUCINATION = "#0072B2", "#D55E00"
 LINES = ["-", "--", ":", "-."]
 HATCHES = {"--": "////", ":": "....", "-.": "\\\\\\\\"}  # of a band, by the style of its line
+FAINT: Any = {"linewidth": 0.9, "alpha": 0.5}  # a curve where only some of its runs have a value
 DASHES = MarkerPath([(-3, 0), (-1.8, 0), (-0.6, 0), (0.6, 0), (1.8, 0), (3, 0)], [1, 2] * 3)  # move to, line to
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
@@ -99,10 +100,15 @@ def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
 
 def headline(figure: Figure, text: str, where: Where | None) -> None:
     """Say above all panels what is drawn, and of which runs: a figure is passed on without the command that made it."""
-    lines = [text, f"runs with {spell_where(where)}" if where else ""]
-    characters = int(13 * figure.get_figwidth())
-    told = "\n".join(textwrap.fill(part, characters) for part in lines if part)
-    if told:
+    caption(figure, text)
+    caption(figure, f"runs with {spell_where(where)}" if where else "")
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Add a line (or more, where it is long) to what is said above all panels; nothing for an empty one."""
+    if text:
+        added = textwrap.fill(text, int(13 * figure.get_figwidth()))
+        told = "\n".join(filter(None, [figure.get_suptitle(), added]))
         figure.suptitle(told, fontsize=9, parse_math=False)
 
 
@@ -131,13 +137,35 @@ def draw_means(
 
 
 def draw_band(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, linestyle: str = "-") -> None:
-    """Draw a mean as a line and its interval as a band against the column `x`; bands are told apart as their lines."""
+    """Draw a mean as a line and its interval as a band against the column `x`; bands are told apart as their lines.
+
+    Where fewer of its runs have a value than elsewhere the line is as `draw_curve` has it, without a band.
+    """
     table = clipped(table).sort_values(x)
-    axes.plot(table[x], table["mean"], color=colour, linestyle=linestyle)
+    whole = ~fewer(table)
+    draw_curve(axes, table[x], table["mean"], whole, color=colour, linestyle=linestyle)
     band: Any = {"facecolor": colour, "alpha": 0.18, "linewidth": 0}
     if linestyle != "-":
         band = {"facecolor": "none", "edgecolor": colour, "alpha": 0.5, "linewidth": 0.5, "hatch": HATCHES[linestyle]}
-    axes.fill_between(table[x], table["low"], table["high"], **band)
+    axes.fill_between(table[x], table["low"], table["high"], where=whole, **band)
+
+
+def draw_curve(axes: Axes, x: pd.Series[float], y: pd.Series[float], whole: pd.Series[bool], **options: Any) -> None:
+    """Draw a curve of means over runs, which is faint where it is not `whole`: where some of the runs have no value."""
+    if not whole.all():
+        axes.plot(x, y, **{**options, **FAINT, "marker": ""})
+    axes.plot(x, y.where(whole), **options)
+
+
+def fewer(table: pd.DataFrame) -> pd.Series[bool]:
+    """Return where in a curve of `over_seeds` fewer runs have a value than at its other points."""
+    runs: pd.Series[int] = table["runs"]
+    return runs < runs.max()
+
+
+def fewer_entry() -> Line2D:
+    """Return the legend's entry for what `draw_curve` draws faint."""
+    return line("faint: some of its runs have no value", **FAINT)
 
 
 def draw_ceiling(axes: Axes, table: pd.DataFrame, x: str, *, colour: Any, joined: bool = True) -> None:
@@ -163,18 +191,27 @@ def _ceiling(joined: bool) -> dict[str, Any]:
 def log_x(axes: Axes, values: Sequence[float]) -> None:
     """Make the x axis logarithmic with ticks at the values that were tried, as many as can be read."""
     axes.set_xscale("log")
+    ticks_at(axes, values, most=8, place=np.log)
+
+
+def ticks_at(
+    axes: Axes, values: Sequence[float], *, most: int, place: Callable[[float], float] = lambda value: value
+) -> None:
+    """Put the ticks of the x axis at some values, from the greatest down, but where `most` of them would not fit.
+
+    `place` is where a value stands along the axis.
+    """
     tried = sorted(set(values))
-    if len(tried) < 2:
-        axes.xaxis.set_major_locator(FixedLocator(tried))
-    else:
-        room = np.log(tried[-1] / tried[0]) / 7
-        shown = [tried[-1]]
-        for value in reversed(tried[:-1]):
-            if np.log(shown[-1] / value) > room:
-                shown.append(value)
-        axes.xaxis.set_major_locator(FixedLocator(shown))
+    room = (place(tried[-1]) - place(tried[0])) / (most - 1)
+    shown = [tried[-1]]
+    for value in reversed(tried[:-1]):
+        if place(shown[-1]) - place(value) > room * (1 - 1e-9):
+            shown.append(value)
+    axes.xaxis.set_major_locator(FixedLocator(shown[::-1]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if value == round(value) else f"{value:g}")
+    )
 
 
 def log_y(axes: Axes) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tc_sweeps.report.frame import find_sweep, load_sweep, metric_names, over_seeds, swept_keys
-from tc_sweeps.report.intervals import clipped, plain, spell
+from tc_sweeps.report.frame import Sweep, find_sweep, load_sweep, metric_names, over_seeds, swept_keys, unseen
+from tc_sweeps.report.intervals import plain, spell
 from tc_sweeps.report.where import Where, name_where
 from tc_sweeps.store.files import replace
 
@@ -29,16 +28,15 @@ WIDTH = 100  # characters, where there is no terminal to ask
 MOST_RUNS = 40  # with more, one line per run is no longer read
 
 
-def write_table(sweep: str | Path, *, where: Where | None = None, every: bool = False) -> str:
+def write_table(sweep: Sweep, *, where: Where | None = None) -> str:
     """Write results.parquet, results.csv (one row per run) and summary.csv (over seeds); return the text to print.
 
     The text holds one line per run (up to 40 runs), the means over seeds with their intervals, the runs that did not
     finish and why, and the paths written; it is as wide as the terminal. `where` chooses runs as in `load_sweep`; the
-    two CSV files then have it in their names, and results.parquet holds all runs as ever. `every=True` also tells of
-    the runs of earlier plans.
+    two CSV files then have it in their names, and results.parquet holds all runs of the plan as ever.
     """
     folder = find_sweep(sweep)
-    runs = load_sweep(sweep, where=where, every=every)
+    runs = load_sweep(folder, where=where)
     if runs.empty:
         return f"The sweep '{folder.path.name}' has no runs yet."
     keys = swept_keys(runs)
@@ -50,11 +48,11 @@ def write_table(sweep: str | Path, *, where: Where | None = None, every: bool = 
     replace(results, lambda path: runs.to_csv(path, index=False))
     parts = [_runs_text(runs, keys, results.name)]
     if metrics:
-        summary = clipped(over_seeds(finished, keys, metrics))
+        summary = over_seeds(finished, keys, metrics)
         written.append(folder.path / f"summary{name_where(where)}.csv")
         replace(written[-1], lambda path: summary.to_csv(path, index=False))
         parts.append(_summary_text(summary, keys, len(finished)))
-    parts += [_unfinished_text(runs), "Written: " + "\n         ".join(map(str, written))]
+    parts += [_unfinished_text(runs), unseen(folder), "Written: " + "\n         ".join(map(str, written))]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -84,7 +82,10 @@ def _summary_text(summary: pd.DataFrame, keys: Sequence[str], finished: int) -> 
                 zip(rows["mean"], rows["low"], rows["high"], rows["runs"], strict=True)
             )
         ]
-    what = f"{finished} finished run{'s' * (finished != 1)}: mean [low, high], 95 % Student t intervals over seeds.\n"
+    what = (
+        f"{finished} finished run{'s' * (finished != 1)}: mean [low, high], 95 % Student t intervals over seeds.\n"
+        "Intervals are as computed; figures end them where the metric does, as at 0 and 1 for a share.\n"
+    )
     return what + columns_text(cells, repeated=len(keys) + 1)
 
 

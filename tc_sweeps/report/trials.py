@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tc_sweeps.config import ConfigError
-from tc_sweeps.report.frame import find_sweep
+from tc_sweeps.report.frame import Sweep, find_sweep
 
 __all__ = ["best_text", "best_trials", "load_trials", "losses"]
 
@@ -17,7 +16,7 @@ MOST_LINES = 5  # of the best trials of one objective
 MOST_FRONT = 20  # of a front: with more, a table is no longer read
 
 
-def load_trials(sweep: str | Path) -> pd.DataFrame:
+def load_trials(sweep: Sweep) -> pd.DataFrame:
     """Return one row per trial: number, state, objectives, searched keys, and the run that it is.
 
     `attrs["objectives"]` holds the objectives' directions by metric name, `attrs["trials"]` how many trials the search

@@ -8,8 +8,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.console import Group as Stacked
 from rich.live import Live
@@ -19,14 +19,15 @@ from rich.text import Text
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.artifacts import printable_lines
 from tc_sweeps.report.following import Following, Group
-from tc_sweeps.report.frame import hint, listed, typed
+from tc_sweeps.report.frame import Sweep, hint, listed, to_the_end, typed
 from tc_sweeps.report.intervals import plain
-from tc_sweeps.report.sparkline import average, mean_curve, sparkline
+from tc_sweeps.report.sparkline import average, sparkline
 from tc_sweeps.report.status import STATES, headline, is_done
 from tc_sweeps.report.table import MOST_RUNS, WIDTH
 from tc_sweeps.report.where import Where
 
-DEFAULT_METRICS = ["train/excess_loss", "artifacts/per_ngram", "generalization/recall", "hallucination/per_context"]
+# What it is about first: in a narrow terminal the last ones have no room.
+DEFAULT_METRICS = ["generalization/recall", "hallucination/per_context", "artifacts/per_ngram", "train/excess_loss"]
 SPARKS = (16, 8, 5)  # characters of a sparkline: the most that leave room for all metrics
 PATIENCE = 10.0  # times that a look takes until the next one: the cores are for training
 SCHEDULER_SECONDS = 15.0  # between questions to schedulers, which many ask
@@ -36,7 +37,7 @@ Workers = Callable[[], Sequence[str]]  # what schedulers say of a sweep's worker
 
 
 def watch(
-    sweep: str | Path,
+    sweep: Sweep,
     *,
     metrics: Sequence[str] = (),
     where: Where | None = None,
@@ -64,18 +65,23 @@ def watch(
         console = Console(width=size[0], color_system=None, highlight=False, emoji=False, markup=False)
         console.print(picture(following, console, size, metrics, ask()))
         return
-    drawn, took = picture(following, console, console.size, metrics, ask()), 0.0
+
+    def drawn() -> tuple[tuple[int, int], Stacked]:
+        return (size := console.size), picture(following, console, size, metrics, ask())
+
+    (size, shown), took = drawn(), 0.0
     try:
-        with Live(drawn, console=console, screen=True, auto_refresh=False) as live:
+        with Live(shown, console=console, screen=True, auto_refresh=False) as live:
             while not is_done(following.folder, following.runs):
-                _pause(console, max(every, PATIENCE * took))
+                _pause(console, size, max(every, PATIENCE * took))
                 began = time.monotonic()
                 following.look()
-                drawn = picture(following, console, console.size, metrics, ask())
-                live.update(drawn, refresh=True)
+                size, shown = drawn()
+                live.update(shown, refresh=True)
                 took = time.monotonic() - began
     finally:
-        console.print(drawn)
+        # The terminal may have another size by now, for which the last picture is too wide.
+        console.print(shown if console.size == size else drawn()[1])
 
 
 def _now_and_then(workers: Workers | None) -> Workers:
@@ -92,9 +98,9 @@ def _now_and_then(workers: Workers | None) -> Workers:
     return ask
 
 
-def _pause(console: Console, seconds: float) -> None:
-    """Wait, but not for long once the terminal has another size."""
-    size, until = console.size, time.monotonic() + seconds
+def _pause(console: Console, size: tuple[int, int], seconds: float) -> None:
+    """Wait, but not for long once the terminal has another size than that of the last picture."""
+    until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and console.size == size:
         time.sleep(min(left, 0.1))
 
@@ -109,7 +115,7 @@ def picture(
     if not following.runs:
         return Stacked(_text(f"The sweep '{following.folder.path.name}' has no runs yet."))
     head = [*_head(following), *workers]
-    notes = []
+    notes = [following.unseen] if following.unseen else []
     if any(run["state"] == "failed" for run in following.runs):
         notes.append(f"Why runs failed: tc-sweeps status {typed(following.folder.path)}")
     # An empty line, two of titles, notes, one about metrics that may have no room, and the cursor.
@@ -118,7 +124,7 @@ def picture(
         room = max(1, room - 1)
         notes.append(f"{len(following.groups) - room:,} more rows: those in training come first.")
     shown = _most_active(following, room)
-    curves = {name: [_mean(following, group, name) for group in shown] for name in metrics or DEFAULT_METRICS}
+    curves = {name: _curves(following, shown, name) for name in metrics or DEFAULT_METRICS}
     defined = {name: found for name, found in curves.items() if any(value == value for _, value in found)}
     parts = [_text(line) for line in head] + [Text()]
     wide = console.options.update(max_width=10_000)  # a table is measured as it would be with room for everything
@@ -170,14 +176,13 @@ def _table(
     for name in [*keys, "runs", "step", *curves]:
         parent, dot, last = name.replace(".", "/").rpartition("/")
         title = _text(f"{parent}{dot}\n{last}")
-        table.add_column(title, justify="left" if name == "runs" else "right", no_wrap=True)
-        if name in curves:
-            table.add_column("", no_wrap=True)
+        table.add_column(title, justify="left" if name == "runs" or name in curves else "right", no_wrap=True)
+    latest = {name: [plain(value) or "-" for _, value in means] for name, means in curves.items()}
     for place, group in enumerate(groups):
         cells = [*map(_text, group.values), _states(group), Text(_steps(group))]
-        for means in curves.values():
-            values, latest = means[place]
-            cells += [Text(plain(latest) or "-"), Text(sparkline(values, sparks), style="cyan")]
+        for name, means in curves.items():  # number and curve in one: both have room under one title
+            number = latest[name][place].rjust(max(map(len, latest[name])))
+            cells.append(Text.assemble(f"{number}  ", (sparkline(means[place][0], sparks), "cyan")))
         table.add_row(*cells)
     return table
 
@@ -202,7 +207,27 @@ def _text(text: str) -> Text:
     return Text(printable_lines(text), no_wrap=True, overflow="ellipsis")
 
 
-def _mean(following: Following, group: Group, metric: str) -> tuple[list[float], float]:
-    """Return a metric's mean over the runs at each evaluation, and that of each run's latest value."""
-    curves = [curve for run in group.runs if (curve := following.curve(run, metric))]
-    return [value for _, value in mean_curve(curves)], average([curve[-1][1] for curve in curves])
+def _curves(following: Following, groups: Sequence[Group], metric: str) -> list[tuple[list[float], float]]:
+    """Return for each group a metric's means over its runs at each evaluation, and the mean of their latest values.
+
+    Runs that have reached their target stay in the means, as `to_the_end` has them.
+    """
+    curves = [[(run, following.curve(run, metric)) for run in group.runs] for group in groups]
+    rows = [
+        (place, run["run_id"], run["state"], step, value if math.isfinite(value) else math.nan)
+        for place, members in enumerate(curves)
+        for run, curve in members
+        for step, value in curve
+    ]
+    if not rows:
+        return [([], math.nan) for _ in groups]
+    frame = to_the_end(pd.DataFrame(rows, columns=["group", "run_id", "state", "step", "value"]), ["group"])
+    means = frame.groupby(["group", "step"])["value"].mean()
+    begun = set(frame["group"])
+    return [
+        (
+            means[place].tolist() if place in begun else [],
+            average([curve[-1][1] for _, curve in members if curve]),
+        )
+        for place, members in enumerate(curves)
+    ]

@@ -21,6 +21,7 @@ from tc_sweeps.store.identity import run_id
 
 OUTPUTS = Path("outputs")  # relative to where the user stands
 PRUNED = "pruned by the search"  # how the reason begins of a run that a search has ended early
+DIVERGED = "the loss was not finite"  # and of one that has failed by itself
 
 Value = float | int | None
 
@@ -79,6 +80,11 @@ class RunFolder:
         """Record that a search has ended the run at a step."""
         self.set_state("interrupted", reason=f"{PRUNED} at step {step}", step=step)
         (self.path / ".prune").unlink(missing_ok=True)
+
+    def diverge(self, step: int) -> None:
+        """Record that the run has failed by its loss."""
+        reason = f"{DIVERGED} at step {step}; a lower training.learning_rate may help"
+        self.set_state("failed", reason=reason, step=step)
 
     def unprune(self) -> None:
         """Have the run trained to its end after all; its checkpoint, if it has one still, is what it goes on from."""
@@ -240,8 +246,11 @@ class RunFolder:
             return []
 
     def read_metrics(self) -> pd.DataFrame:
-        """Return metrics.csv: one row per evaluation, NaN where a metric is undefined."""
-        return pd.read_csv(self.path / "metrics.csv")
+        """Return metrics.csv: one row per evaluation, NaN where a metric is undefined; nothing of a run not begun."""
+        try:
+            return pd.read_csv(self.path / "metrics.csv")
+        except FileNotFoundError:
+            return pd.DataFrame()
 
     def read_facts(self) -> dict[str, Value | str]:
         """Return facts.json, or nothing where the run failed before it was written."""
@@ -272,6 +281,11 @@ class Job:
     def of(cls, config: Config, outputs: Path = OUTPUTS) -> Job:
         """Return the job of a resolved config."""
         return cls(config, RunFolder.of(config, outputs))
+
+
+def has_diverged(status: Mapping[str, Any]) -> bool:
+    """Whether a status says that a run has failed by its loss, which it would again: the same steps, bit for bit."""
+    return status["state"] == "failed" and str(status["reason"]).startswith(DIVERGED)
 
 
 def is_pruned(status: Mapping[str, Any]) -> bool:

@@ -17,16 +17,22 @@ MOST_LAUNCHES = 20  # named in plan.json: as many may go on at once
 
 
 class SweepFolder:
-    """Reads and writes what the runs of one sweep share."""
+    """Reads and writes what the runs of one sweep share; `every`: its runs are also those of earlier plans."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, every: bool = False) -> None:
         self.path = path
+        self.every = every
 
     @classmethod
     def of_launch(cls, launch: str, outputs: Path = OUTPUTS) -> list[SweepFolder]:
         """Return the sweeps that a multirun has added runs to."""
         sweeps = [cls(plan.parent) for plan in sorted(outputs.glob("*/plan.json"))]
         return [sweep for sweep in sweeps if launch in sweep.plan.get("launches", [])]
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.path.name
 
     @property
     def is_search(self) -> bool:
@@ -67,11 +73,18 @@ class SweepFolder:
             plan["experiment"] = plan["experiment"] or experiment
             replace_text(self.path / "plan.json", json.dumps(plan, indent=1))
 
-    def runs(self, *, every: bool = False) -> list[RunFolder]:
-        """Return the folders of the sweep's runs in the order of the plan; `every`: also those of earlier plans."""
-        planned = [name for name in self.plan["run_ids"] if (self.path / name / "config.yaml").exists()]
-        found = sorted(path.parent.name for path in self.path.glob("*/config.yaml")) if every else []
-        return [RunFolder(self.path / name) for name in dict.fromkeys([*planned, *found])]
+    def run_ids(self) -> list[str]:
+        """Return the ids of the sweep's runs in the order of the plan, and then of those of earlier plans if wanted."""
+        return [*self.plan["run_ids"], *(self.earlier() if self.every else [])]
+
+    def earlier(self) -> list[str]:
+        """Return the ids of the runs that are here and in the plan no more: another command began it anew."""
+        planned = set(self.plan["run_ids"])
+        return sorted({path.parent.name for path in self.path.glob("*/config.yaml")} - planned)
+
+    def runs(self) -> list[RunFolder]:
+        """Return the folders of the sweep's runs, those that there are by now."""
+        return [RunFolder(self.path / name) for name in self.run_ids() if (self.path / name / "config.yaml").exists()]
 
     # ---------------------------------------------------------------------------------------------------- submissions
 
@@ -91,18 +104,18 @@ class SweepFolder:
 
     # -------------------------------------------------------------------------------------------------------- results
 
-    def standings(self, *, every: bool = False) -> list[dict[str, Any]]:
+    def standings(self) -> list[dict[str, Any]]:
         """Return for each run its id, where it stands and its config by dotted key: `results` without numbers."""
-        return [_standing(run) for run in self.runs(every=every)]
+        return [_standing(run) for run in self.runs()]
 
-    def results(self, *, every: bool = False) -> pd.DataFrame:
+    def results(self) -> pd.DataFrame:
         """Return one row per run: id, state, the config by dotted key, facts, and the last value of each metric."""
-        return pd.DataFrame([_result(run) for run in self.runs(every=every)])
+        return pd.DataFrame([_result(run) for run in self.runs()])
 
     def remake_results(self) -> None:
-        """Write results.parquet from the run folders."""
+        """Write results.parquet from the folders of the plan's runs."""
         with locked(self.path / ".lock"):
-            table = self.results()
+            table = SweepFolder(self.path).results()
             # Parquet wants one type per column, and a list beside a null is two.
             for name in table.columns[table.map(lambda value: isinstance(value, list)).any()]:
                 table[name] = table[name].map(json.dumps, na_action="ignore")

@@ -96,14 +96,13 @@ class Synced:
 def sync_sweep(
     sweep: SweepFolder,
     *,
-    every: bool = False,
     timeout: float = TIMEOUT_SECONDS,
     retries: int = RETRIES,
     dry_run: bool = False,
 ) -> Synced:
     """Upload the runs of a sweep that W&B's server does not have as they are on disk, and return what became of all.
 
-    `every`: also the runs of earlier plans. `wandb sync` is ended where no run arrives for `timeout` seconds, and tried
+    `wandb sync` is ended where no run arrives for `timeout` seconds, and tried
     again `retries` times, after pauses that double. `dry_run` only says what there is to upload. Ctrl-C ends it as it
     stands: what has arrived counts. Raises `ConfigError` where W&B has no API key.
     """
@@ -111,7 +110,7 @@ def sync_sweep(
         raise ConfigError(f"--timeout {timeout:g} must be above 0 seconds, and --retries {retries} at least 0.")
     server = account.server()
     with locked(sweep.path / ".sync"):  # a second call waits, and then finds what the first has uploaded
-        synced = _survey(sweep, server, every=every)
+        synced = _survey(sweep, server)
         if dry_run or not synced.waiting:
             return synced
         if (problem := account.problem(server)) is not None:
@@ -134,9 +133,9 @@ def sync_sweep(
 # -------------------------------------------------------------------------------------------------------- what is there
 
 
-def _survey(sweep: SweepFolder, server: str, *, every: bool) -> Synced:
+def _survey(sweep: SweepFolder, server: str) -> Synced:
     found = Synced()
-    for run in sweep.runs(every=every):
+    for run in sweep.runs():
         file = _wandb_file(run)
         if standing(run)["state"] == "running":
             found.training.append(run)

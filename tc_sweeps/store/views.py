@@ -58,7 +58,7 @@ def require_library() -> None:
         import wandb_workspaces  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "tc-sweeps dashboard needs wandb-workspaces: install the extra with pip install 'tc-sweeps[dashboard]'."
+            "tc-sweeps dashboard needs wandb-workspaces: install the extra with pip install -e '.[dashboard]'."
         ) from error
 
 

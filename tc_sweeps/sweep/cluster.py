@@ -110,6 +110,10 @@ class WorkerState:
 class Executor(Protocol):
     """A way to have tasks run elsewhere: the modules `slurm` and `ray` of `tc_sweeps.sweep.executors`."""
 
+    def require(self, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError where nothing can be submitted from here."""
+        ...
+
     def submit(self, task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> tuple[str, str | None]:
         """Submit so many workers; return what names them, and the cluster's address where it has one.
 
@@ -132,7 +136,7 @@ def executor_of(name: str) -> Executor:
         return cast(Executor, import_module(f"tc_sweeps.sweep.executors.{name}"))
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"hydra/launcher={name} needs the package {error.name}: install tc_sweeps with the extra [{name}]."
+            f"hydra/launcher={name} needs the package {error.name}: install the extra with pip install -e '.[{name}]'."
         ) from error
 
 

@@ -91,7 +91,8 @@ class StackedLauncher(Launcher):
 
     A task function says how by its attribute `many(configs, settings)`: an iterator over the composed configs, with
     `hydra`, and the keys of `hydra.launcher`; it returns per job what the task function would return, or the exception
-    it would raise. Such jobs have no folder of Hydra's own: their overrides stand in `multirun.yaml`. A task function
+    it would raise. With `require(settings)` it refuses, by an exception, settings that nothing can be launched with
+    from here. Such jobs have no folder of Hydra's own: their overrides stand in `multirun.yaml`. A task function
     without `many` is run job by job, as Hydra's basic launcher does.
     """
 
@@ -104,6 +105,8 @@ class StackedLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what a launch needs; Hydra calls this."""
         self._context, self._task, self._config = hydra_context, task_function, config
+        if hasattr(task_function, "require"):  # now: nothing is queued yet
+            task_function.require(self._settings)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return how each ended, in their order."""

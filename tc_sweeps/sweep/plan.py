@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from tc_sweeps.config import Config, data_file, leaves
 from tc_sweeps.report.frame import swept_keys, together
 from tc_sweeps.store import OUTPUTS, Job
+from tc_sweeps.store.folder import has_diverged
 from tc_sweeps.sweep.engine import Launch, cores
 from tc_sweeps.sweep.packing import CPU_BYTES, Load, Packed, load, pack
 
@@ -68,7 +69,8 @@ def plan_text(jobs: Sequence[Job], times: Times, launch: Launch, *, command: str
             missing, _estimate, workers=launch.workers, devices=cores(), memory_bytes=memory_bytes, on_cpu=True
         )
         lines += [_stacks(packed), _device_time([job.config for job in missing], times, packed.workers, measured)]
-    retry = " hydra.launcher.retry_failed=true" if counts["failed"] and not missing else ""
+    again = any(job.folder.status["state"] == "failed" and not has_diverged(job.folder.status) for job in runs)
+    retry = " hydra.launcher.retry_failed=true" if again and not missing else ""
     if missing or retry:
         lines.append(f"To {'try again what failed' if retry else 'start it'}: {command}{retry}")
     return "\n".join(lines)

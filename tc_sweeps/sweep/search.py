@@ -5,11 +5,13 @@ What Optuna needs is imported when a search starts: Hydra imports this module in
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,6 +31,8 @@ from tc_sweeps.sweep.axes import require_axes_once
 from tc_sweeps.sweep.compose import Composer, current
 from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, runs_at_once
 from tc_sweeps.sweep.launcher import StackedLauncher
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from tc_sweeps.sweep.trials import Search, Space, Trial
@@ -209,11 +213,14 @@ class SearchSweeper(Sweeper):
             if missing:
                 self._plan(search)
                 search.write_table(self.trials)  # a search that is killed in its first batch is known as one
-                with search.telling(missing):
+                began = time.monotonic()
+                with search.telling(missing), _quiet():
                     jobs = [trial.overrides for trial in missing]
                     returns.append(self._launcher.launch(jobs, initial_job_idx=launched))
                 launched += len(missing)
                 search.write_table(self.trials)
+                done, took = self.trials - search.missing(self.trials), time.monotonic() - began
+                log.info("%s: %d of %d trials, %d runs in %.1f s", search.path, done, self.trials, len(missing), took)
             _require_some_value(search, SURELY)  # before hours are spent on more of them
         self._plan(search)
         return returns
@@ -270,6 +277,20 @@ class SearchSweeper(Sweeper):
                 sys.stderr.write(f"{trial.user_attrs['reason']}\n")
         if failed:
             raise SweepFailed(f"{len(failed)} of {len(trials)} trials failed.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what every launch says of its stacks and runs: a search makes one for each batch of trials."""
+    loggers = [logging.getLogger(name) for name in ("tc_sweeps.sweep.engine", "tc_sweeps.train")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _require_some_value(search: Search, surely: int) -> None:

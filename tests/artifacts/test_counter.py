@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tc_sweeps.artifacts import METRICS, Counter, count_artifacts
-from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
 from tc_sweeps.artifacts.screen import Operand, screened_logits
@@ -209,13 +209,12 @@ def test_the_same_counts_whatever_the_chunks() -> None:
             thresholds=thresholds,
             exact=(0.1, 0.5),
             threshold=0.1,
-            rows_at_once=rows,
             buffer=100,
             decided_M=torch.ones(2, dtype=torch.bool),
             judge_seed_M=torch.tensor([1, 2]),
-            watched=watch(measured.contexts, rows, [nothing[:, 1:]] * 2, [nothing] * 2, [nothing[:, 0].bool()] * 2),
+            watched=watch(measured.contexts, sizes, [nothing[:, 1:]] * 2, [nothing] * 2, [nothing[:, 0].bool()] * 2),
         )[0]
-        for rows in (1, 7, 81)
+        for sizes in (Sizes(1, 1), Sizes(7, 7), Sizes(30, 7), Sizes(81, 16), Sizes(81, 81))
     ]
     for other in totals[1:]:
         assert torch.equal(other.above_MT, totals[0].above_MT)
@@ -348,6 +347,7 @@ def test_blocks_hold_every_context_once(sizes: list[tuple[int, ...]], order: int
     places = [[torch.randperm(9)[:size] for size in member[: order - 1]] for member in sizes]
     contexts = Contexts(places, CPU)
     for m, tokens in enumerate(places):
+        rows: list[int] = []
         wanted = set(itertools.product(*(place.tolist() for place in tokens)))
         found = []
         for block in contexts.blocks(rows_at_once):
@@ -355,6 +355,7 @@ def test_blocks_hold_every_context_once(sizes: list[tuple[int, ...]], order: int
             assert block.head_MPm.shape[2] == order - 2
             assert block.number_C.shape == (P * S,)
             assert len(block.number_C) <= rows_at_once
+            rows.append(len(block.number_C))
             head_PSm = block.head_MPm[m, :, None].expand(-1, S, -1)
             pairs = torch.cat([head_PSm, block.last_MS[m, None, :, None].expand(P, -1, -1)], dim=2).flatten(0, 1)
             valid = block.valid_MC[m]
@@ -362,6 +363,7 @@ def test_blocks_hold_every_context_once(sizes: list[tuple[int, ...]], order: int
             found += [tuple(context) for context in pairs[valid].tolist()]
         assert len(found) == len(wanted) == contexts.totals[m]
         assert set(found) == wanted
+        assert rows == contexts.block_rows(rows_at_once)
 
 
 def test_members_with_fewer_typed_contexts_are_counted_alone() -> None:
@@ -403,7 +405,6 @@ def test_few_rows_of_a_trained_model_are_in_doubt() -> None:
         thresholds=[0.5],
         exact=(0.5, 0.9),
         threshold=0.5,
-        rows_at_once=measured._rows(model),
         buffer=10,
         decided_M=torch.ones(1, dtype=torch.bool),
         judge_seed_M=torch.zeros(1, dtype=torch.int64),

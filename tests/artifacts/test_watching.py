@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.stream import stream
 from tc_sweeps.artifacts.watching import Layout, watch
@@ -30,7 +30,7 @@ def test_contexts_are_located_where_the_blocks_have_them(
     places = [[2 * torch.arange(size) + m for size in member[: order - 1]] for m, member in enumerate(sizes)]
     contexts = Contexts(places, CPU)
     blocks = list(contexts.blocks(rows_at_once))
-    assert contexts.num_blocks(rows_at_once) == len(blocks)
+    assert contexts.block_rows(rows_at_once) == [len(block.number_C) for block in blocks]
     for m, of_member in enumerate(places):
         everything = torch.tensor(list(itertools.product(*[tokens.tolist() for tokens in of_member])))
         block_C, row_C = contexts.locate(m, everything, rows_at_once)
@@ -63,10 +63,18 @@ def test_items_are_laid_out_block_by_block() -> None:
     order=st.integers(2, 4),
     shape=st.sampled_from(["attention", "everything"]),
     unsupported=st.booleans(),
-    rows_at_once=st.sampled_from([1, 5, 64, 1000]),
+    sizes=st.sampled_from([Sizes(1, 1), Sizes(5, 5), Sizes(64, 5), Sizes(64, 16), Sizes(1000, 1000)]),
+    screened_in=st.sampled_from([torch.float32, torch.float64]),
 )
 def test_watched_n_grams_are_what_float64_says(
-    seed: int, sharpness: float, threshold: float, order: int, shape: str, unsupported: bool, rows_at_once: int
+    seed: int,
+    sharpness: float,
+    threshold: float,
+    order: int,
+    shape: str,
+    unsupported: bool,
+    sizes: Sizes,
+    screened_in: torch.dtype,
 ) -> None:
     """Also where every row is in doubt (equal probabilities of 1/8) or beyond what float32 holds."""
     V, M = 8, 2
@@ -79,18 +87,18 @@ def test_watched_n_grams_are_what_float64_says(
     ngrams = [torch.randint(V, (30 - 17 * m, order), generator=generator).unique(dim=0) for m in range(M)]
     contexts = [listed[:, :-1].unique(dim=0) for listed in ngrams]
     ranked = [torch.rand(len(listed), generator=generator) < 0.7 for listed in ngrams]
-    watched = watch(considered, rows_at_once, contexts, ngrams, ranked)
+    watched = watch(considered, sizes, contexts, ngrams, ranked)
     totals, observed = stream(
         model,
         considered,
         thresholds=sorted({threshold, 0.5}),
         exact=(0.5,),
         threshold=threshold,
-        rows_at_once=rows_at_once,
         buffer=V ** (order - 1),
         decided_M=torch.ones(M, dtype=torch.bool),
         judge_seed_M=torch.zeros(M, dtype=torch.int64),
         watched=watched,
+        screened_in=screened_in,
     )
     for m in range(M):
         alone = model.member(m)
@@ -127,14 +135,13 @@ def test_of_two_tokens_that_are_one_in_float32_the_more_probable_one_is_known() 
         matrix_DV[:, second] = matrix_DV[:, first] + 1e-12 * matrix_DV[:, second]
     considered = Contexts([corpus.places(3, "all")], CPU)
     ngrams = torch.cat([torch.cat([contexts, torch.full((V * V, 1), token)], dim=1) for token in (first, second)])
-    watched = watch(considered, 16, [contexts[:0]], [ngrams], [torch.ones(len(ngrams)) > 0])
+    watched = watch(considered, Sizes(16, 16), [contexts[:0]], [ngrams], [torch.ones(len(ngrams)) > 0])
     _, observed = stream(
         model,
         considered,
         thresholds=[0.5],
         exact=(0.5,),
         threshold=0.5,
-        rows_at_once=16,
         buffer=V * V,
         decided_M=torch.ones(1, dtype=torch.bool),
         judge_seed_M=torch.zeros(1, dtype=torch.int64),
@@ -149,6 +156,12 @@ def test_of_two_tokens_that_are_one_in_float32_the_more_probable_one_is_known() 
 def test_padding_is_told_apart_from_what_is_watched() -> None:
     considered = Contexts([[torch.arange(4)] * 2] * 2, CPU)
     nothing, one = torch.empty(0, 3, dtype=torch.int64), torch.tensor([[3, 3, 3]])
-    watched = watch(considered, 5, [nothing[:, 1:], one[:, 1:]], [nothing, one], [torch.ones(0) > 0, torch.ones(1) > 0])
+    watched = watch(
+        considered,
+        Sizes(5, 5),
+        [nothing[:, 1:], one[:, 1:]],
+        [nothing, one],
+        [torch.ones(0) > 0, torch.ones(1) > 0],
+    )
     assert watched.ngrams.item_MK.tolist() == [[-1], [0]]
     assert watched.ranked_MQ.tolist() == [[False], [True]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,3 +131,35 @@ def test_questions_and_refusals_import_no_torch(shell: Path, arguments: list[str
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("sweeper", ["grid", "optuna"])
+def test_without_its_scheduler_nothing_is_queued(
+    shell: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch, sweeper: str
+) -> None:
+    objectives = ["hydra.sweeper.objectives={train/loss: minimize}"] * (sweeper == "optuna")
+    sweep = ["run", "-m", "seed=0,1", f"hydra/sweeper={sweeper}", *objectives]
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", "")
+        assert launch(*sweep, "hydra/launcher=slurm") == (
+            1,
+            "",
+            "hydra/launcher=slurm: there is no sbatch here; submit from a machine of the cluster.\n",
+        )
+    monkeypatch.delitem(sys.modules, "tc_sweeps.sweep.executors.ray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, out, err = launch(*sweep, "hydra/launcher=ray")
+    assert (code, out) == (1, "")
+    assert err == "hydra/launcher=ray needs the package ray: install the extra with pip install -e '.[ray]'.\n"
+    assert not list(shell.iterdir())
+
+
+def test_what_sbatch_says_is_said_once(shell: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    sbatch = shell / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: no such partition' >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=os.pathsep)
+    code, _, err = launch("run", "-m", "sweep=s", "seed=0,1", "hydra/launcher=slurm")
+    assert code == 1
+    assert err.count("no such partition") == 1

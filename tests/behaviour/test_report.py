@@ -75,9 +75,28 @@ def hostile_sweep(outputs: Path) -> None:
     run.finish({})
 
 
+def half_sweep(outputs: Path) -> None:
+    """Of width 8 a run that has finished, one that was interrupted, one that failed; of width 16 one that waits."""
+    made.finished_random_run(outputs, "half", {"model.width": 8, "seed": 0}, ratio=lambda _: 18)
+    made.begun_run(outputs, "half", {"model.width": 8, "seed": 1}, "artifacts/per_ngram", {50: 3, 100: 9})
+    run = made.begun_run(outputs, "half", {"model.width": 8, "seed": 2}, "artifacts/per_ngram", {50: 1000})
+    run.set_state("failed", reason="The loss became non-finite at step 60.", step=60)
+    made.queued_run(outputs, "half", {"model.width": 16})
+
+
+def two_sweeps(outputs: Path) -> None:
+    """One of two held-out fractions, one of two sizes for each of two objectives, to be told in one report."""
+    for fraction in (0.1, 0.7):
+        made.finished_kinships_run(outputs, "facts", {"data.held_out_fraction": fraction}, recall=0.5)
+    for size in (500, 1000):
+        for positions in ("all", "last"):
+            overrides = {"data.num_sentences": size, "objective.positions": positions}
+            made.finished_random_run(outputs, "triples", overrides, ratio=lambda _: 18)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the user stands, with both reports."""
+    """Where the user stands, with all reports."""
     from tc_sweeps.report import write_report
 
     folder = tmp_path_factory.mktemp("reports")
@@ -85,8 +104,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         kinships_sweep(Path("outputs"))
         hostile_sweep(Path("outputs"))
-        write_report(["kinships"])
-        write_report([EVIL])
+        half_sweep(Path("outputs"))
+        two_sweeps(Path("outputs"))
+        for sweeps in (["kinships"], [EVIL], ["half"], ["facts", "triples"]):
+            write_report(sweeps)
     return folder
 
 
@@ -233,9 +254,11 @@ def test_steps_have_a_line_per_group_and_a_ceiling(opened: Open) -> None:
 
 def test_filters_act_on_charts_and_table(opened: Open) -> None:
     page = opened()
-    expect(page.locator("#count")).to_have_text("17 runs of 17 shown, in 6 groups of 6.")
+    expect(page.locator("#count")).to_have_text(
+        "Shown: 17 runs, in 6 groups. Runs of one group differ in the seed alone."
+    )
     page.locator('fieldset[data-axis="model.width"]').get_by_label("64").uncheck()
-    expect(page.locator("#count")).to_have_text("10 runs of 17 shown, in 3 groups of 6.")
+    expect(page.locator("#count")).to_contain_text("Shown: 10 of 17 runs, in 3 of 6 groups.")
     expect(page.locator("#runs tbody tr")).to_have_count(10)
     assert {row["model.width"] for row in saved(page, "#download-table")} == {"32"}
     assert {row["model.width"] for row in saved(page, "#download-curves")} == {"32"}
@@ -243,7 +266,9 @@ def test_filters_act_on_charts_and_table(opened: Open) -> None:
     page.locator('fieldset[data-axis="model.width"] button[data-none]').click()
     expect(page.locator("#chart-empty")).to_have_text("The filters leave no run.")
     page.locator("#reset").click()
-    expect(page.locator("#count")).to_have_text("17 runs of 17 shown, in 6 groups of 6.")
+    expect(page.locator("#count")).to_have_text(
+        "Shown: 17 runs, in 6 groups. Runs of one group differ in the seed alone."
+    )
     expect(page.locator("#chart")).to_be_visible()
 
 
@@ -275,8 +300,66 @@ def test_generalization_against_hallucination(opened: Open) -> None:
     assert len(ends) == 6
     assert "step" not in ends[0]
     last = next(row for row in over_training if row["step"] == str(made.STEPS[-1]))
+    page.select_option("#x", "data.held_out_fraction")  # lines that join groups: here each has a look of its own
+    expect(page.locator("#tradeoff-drawn")).not_to_contain_text("as above")
+    expect(page.locator("#tradeoff-legend li").first).to_have_text("data.held_out_fraction0.10.40.9")
     first = next(row for row in ends if all(row[key] == last[key] for key in ("data.held_out_fraction", "model.width")))
     assert float(first["generalization/recall"]) == pytest.approx(float(last["generalization/recall"]), rel=1e-4)
+
+
+def test_every_chart_says_which_runs_it_leaves_out_and_why(opened: Open) -> None:
+    page = opened("half")
+    drawn, survival = page.locator("#drawn"), page.locator("#survival-drawn")
+    expect(drawn).to_contain_text("1 to 2 runs a point. 1 run was interrupted: drawn as far as it has come.")
+    expect(drawn).to_contain_text("1 run is queued, 1 failed: not drawn.")
+    expect(survival).to_contain_text("1 run is queued, 1 failed, 1 was interrupted: not drawn.")
+    rows = saved(page, "#download-curves")
+    assert [row["runs"] for row in rows] == ["2", "2", *["1"] * (len(made.STEPS) - 2)]
+    assert float(rows[1]["artifacts/per_ngram"]) < 20  # without the run that failed
+    expect(page.locator("#legend")).to_contain_text("faint: of fewer runs than the rest of the line")
+    page.select_option("#x", "model.width")
+    expect(drawn).to_contain_text("1 run is queued, 1 failed, 1 was interrupted: not drawn.")
+    expect(drawn).to_contain_text("Each point is one run, hence without an interval.")
+    expect(page.locator("#legend")).not_to_contain_text("faint")
+    page.locator('fieldset[data-axis="model.width"]').get_by_label("8").uncheck()
+    expect(page.locator("#chart-empty")).to_have_text("No run shown has finished: 1 run is queued.")
+    page.select_option("#x", "step")
+    expect(page.locator("#chart-empty")).to_have_text("No run shown has been evaluated: 1 run is queued.")
+    expect(page.locator("#survival-empty")).to_have_text("No run shown has finished: 1 run is queued.")
+    expect(drawn).not_to_contain_text("a point")
+
+
+LOOKS = """[...document.querySelectorAll('#chart .scatterlayer .trace .js-line')]
+  .map((line) => [line.style.stroke, line.style.strokeDasharray, line.style.strokeWidth])
+  .filter(([, , width]) => width === '2px').map(String)"""
+
+
+def test_lines_of_several_sweeps_are_told_apart_and_named_under_their_sweep(opened: Open) -> None:
+    page = opened("facts")
+    looks = page.evaluate(LOOKS)
+    assert len(looks) == len(set(looks)) == 6
+    facts, triples, _ = page.locator("#legend li").all()
+    expect(facts).to_have_text("factsdata.held_out_fraction 0.1data.held_out_fraction 0.7")
+    expect(triples.locator(".entry").nth(1)).to_have_text("data.num_sentences 500, objective.positions last")
+    for told in ("#legend", "#filters", "#runs"):
+        expect(page.locator(told)).not_to_contain_text("null")
+    sizes = page.locator('fieldset[data-axis="data.num_sentences"]')
+    sizes.get_by_label("500").uncheck()  # which says nothing of the facts
+    expect(page.locator("#count")).to_contain_text("Shown: 4 of 6 runs, in 4 of 6 groups.")
+    page.locator("#reset").click()
+    page.select_option("#x", "data.num_sentences")
+    expect(page.locator("#drawn")).to_contain_text(
+        "2 runs with no artifacts/per_ngram or no data.num_sentences: not drawn."
+    )
+    assert {row["sweep"] for row in saved(page, "#download-curves")} == {"triples"}
+    page.select_option("#y", "generalization/recall")
+    expect(page.locator("#chart-empty")).to_have_text(
+        "No run shown that has finished has both generalization/recall and data.num_sentences."
+    )
+    page.select_option("#x", "step")
+    page.select_option("#colour", "data.held_out_fraction")
+    expect(page.locator("#drawn")).to_contain_text("4 runs with no generalization/recall: not drawn.")
+    expect(page.locator("#legend li").first).to_have_text("data.held_out_fraction0.10.7without")
 
 
 # --------------------------------------------------------------------------------------------------------- hover, click
@@ -354,6 +437,7 @@ def test_a_run_in_full(opened: Open) -> None:
     open_first_run(page)
     expect(page.locator("#run-command")).to_contain_text(f"python -m tc_sweeps 'sweep=\"{EVIL}\"'")
     expect(page.locator("#run-config tr", has_text="model.width")).to_contain_text("4")
+    expect(page.locator("#run-body")).to_contain_text("keeps: 1 generalization, 1 hallucination and 2 unlabelled.")
     rows = page.locator("#run-artifacts tbody tr")
     expect(rows).to_have_count(4)
     for row, words in enumerate(["generalization", "hallucination", "unlabelled"]):
@@ -522,7 +606,7 @@ def test_on_paper(opened: Open) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sweep", ["kinships", EVIL])
+@pytest.mark.parametrize("sweep", ["kinships", EVIL, "half", "facts"])
 def test_a_phone_shows_all_of_it(opened: Open, sweep: str) -> None:
     page = opened(sweep, width=360)
     wide = "document.documentElement.scrollWidth > innerWidth"

@@ -116,14 +116,20 @@ def test_processes_that_search_together_stop_at_the_total(shell: Path, command: 
     for process in both:
         out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
-        trained.append(out.count(" to train"))
+        trained.append(out.count(" of 14 trials, "))
     assert min(trained) > 1  # each asked for trials of its own
     assert_whole(14)
 
 
 def test_a_search_is_drawn_and_told_of_as_other_sweeps_are(launch: Launch) -> None:
     quick = ["training.steps=20", "training.evaluations=2", "hydra.sweeper.trials=4"]
-    assert launch("run", *SEARCH, *quick)[0] == 0
+    code, out, _ = launch("run", *SEARCH, *quick, "hydra.sweeper.batch=2")
+    assert code == 0
+    batches = [line for line in out.splitlines() if line.startswith("[")]
+    assert [line.partition("] ")[2].partition(" in ")[0] for line in batches] == [
+        "outputs/s: 2 of 4 trials, 2 runs",
+        "outputs/s: 4 of 4 trials, 2 runs",
+    ]
     Path("outputs/s/figures/search.png").unlink()
     code, out, _ = launch("figure", "s")
     assert code == 0

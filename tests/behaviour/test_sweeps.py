@@ -67,8 +67,12 @@ def test_status_says_what_failed_and_its_command_tries_it_again(launch: Launch) 
     assert (code, err) == (0, "")
     assert out.startswith("s: 4 runs: 2 finished, 2 failed\n")
     assert "  1e+30                        -       2\n" in out
+    assert "retry_failed" not in out + closing
+    assert "Runs whose loss exploded would do so again" in closing
+    by_accident = next(path.parent for path in Path("outputs/s").glob("*/status.json") if "failed" in path.read_text())
+    RunFolder(by_accident).set_state("failed", reason="by accident")
+    out = launch("status", "s")[1]
     [again] = [line for line in out.splitlines() if line.startswith("To try what failed again:")]
-    assert again in closing
     assert out.splitlines()[0] in closing
     assert "  1e+30  " not in closing  # the counts by axis are left to `status`
     words = shlex.split(again.partition(":")[2])

@@ -63,7 +63,7 @@ def test_a_person_stands_at_both_places_of_the_contexts_considered():
 
 def test_pykeen_that_is_not_installed_is_refused_with_the_way_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pykeen.datasets", None)
-    with pytest.raises(ConfigError, match=r"needs PyKEEN.*tc-sweeps\[kg\]"):
+    with pytest.raises(ConfigError, match=r"needs PyKEEN.*pip install -e '\.\[kg\]'"):
         build_corpus(resolve({"data": {"name": "pykeen"}}).data)
 
 

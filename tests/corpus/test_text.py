@@ -349,7 +349,7 @@ def test_a_bpe_of_fewer_tokens_than_bytes_is_refused(read):
 def test_without_the_extra_the_sentence_says_what_to_install(read, monkeypatch, tokenizer):
     tokenized.cache_clear()
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ConfigError, match=re.escape("pip install 'tc-sweeps[text]'")):
+    with pytest.raises(ConfigError, match=re.escape("pip install -e '.[text]'")):
         read("neither read nor cached before", tokenizer=tokenizer)
 
 

@@ -115,6 +115,25 @@ def finished_kinships_run(
     return run
 
 
+def queued_run(outputs: Path, sweep: str, overrides: Mapping[str, Any]) -> RunFolder:
+    """A run that waits for its turn."""
+    config = resolve(nested({"sweep": sweep, **overrides}))
+    run = RunFolder.of(config, outputs)
+    SweepFolder(run.path.parent).add_runs([run.run_id], experiment=sweep, launch=None)
+    run.queue(config)
+    return run
+
+
+def begun_run(
+    outputs: Path, sweep: str, overrides: Mapping[str, Any], metric: str, values: Mapping[int, float]
+) -> RunFolder:
+    """A run that has come to some evaluations, given by step, and was interrupted there; one metric is defined."""
+    run = begin(outputs, sweep, overrides)
+    for step, value in values.items():
+        run.add_row(step, dict.fromkeys(METRICS, float("nan")) | {metric: value})
+    return run
+
+
 def finished_run(
     outputs: Path, sweep: str, overrides: Mapping[str, Any], evaluations: Mapping[int, Mapping[str, float]]
 ) -> RunFolder:

@@ -173,6 +173,50 @@ def test_worlds_have_keys_of_their_own(outputs: Path) -> None:
     assert text.endswith("\n\nNot defined in finished runs of both sides: generalization/recall.")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "paired"),
+    [("data__vocab_size", 50, False), ("data__sampler", "uniform", False), ("data__num_sentences", 400, True)],
+)
+def test_seeds_are_paired_where_they_draw_the_same_data(outputs: Path, key: str, value: object, paired: bool) -> None:
+    for seed in (0, 1, 2):
+        finish(outputs, "a", 1.0 + seed, seed=seed)
+        finish(outputs, "b", 2.0 + seed, seed=seed, **{key: value})
+    [row] = compared().to_dict("records")
+    assert row["paired"] is paired
+    text = compare_text("a", "b")
+    apart = f"Seeds are not paired: with other values of {key.replace('__', '.')} a seed draws other data.\n"
+    assert (apart in text) is not paired
+    assert ("Matched by seed: 3 of 3" in text) is paired
+    assert ("unpaired: seeds are other data; difference of the means, with Welch's" in text) is not paired
+
+
+def test_worlds_are_not_paired(outputs: Path) -> None:
+    made.kinships_sweep(outputs)
+    made.sizes_sweep(outputs)
+    text = compare_text("figure2", "kinships", metrics=["artifacts/per_ngram"])
+    assert "Seeds are not paired: with other values of data.name a seed draws other data." in text
+    assert "paired difference" not in text
+
+
+def test_seeds_without_a_counterpart_are_named(outputs: Path) -> None:
+    for width in (8, 16):
+        for seed in range(4):
+            finish(outputs, "a", 1.0, model__width=width, seed=seed)
+        for seed in range(2, 7 if width == 8 else 5):
+            finish(outputs, "b", 2.0, model__width=width, seed=seed, training__weight_decay=0.1)
+    text = compare_text("a", "b")
+    assert "Only in A: seeds 0 and 1.\n" in text
+    assert "Only in B: seed 4 of model.width=16.\nOnly in B: seeds 4, 5 and 6 of model.width=8.\n" in text
+
+
+def test_keys_of_runs_that_are_not_compared_are_not_told(outputs: Path) -> None:
+    one, two = finish(outputs, "a", 1), finish(outputs, "a", 2, training__weight_decay=0.1)
+    finish(outputs, "a", 3, data__name="kinships")
+    for text in (compare_text(f"a/{one}", f"a/{two}"), compare_text("a", f"a/{two}", where={"data.name": "random"})):
+        assert "held_out_fraction" not in text
+        assert "  training.weight_decay " in text
+
+
 def test_undefined_values_and_unfinished_runs_are_left_out(outputs: Path) -> None:
     for seed in range(4):
         finish(outputs, "a", math.nan if seed == 0 else 1.0, seed=seed)

@@ -246,7 +246,7 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(outputs: Path) -> None:
 
 def test_without_the_extra_one_sentence_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    with pytest.raises(ConfigError, match=r"needs wandb-workspaces: .* pip install 'tc-sweeps\[dashboard\]'\.$"):
+    with pytest.raises(ConfigError, match=r"needs wandb-workspaces: .* pip install -e '\.\[dashboard\]'\.$"):
         require_library()
 
 

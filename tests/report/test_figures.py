@@ -14,9 +14,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tc_sweeps.config import ConfigError
-from tc_sweeps.report import draw_experiment, draw_xy, experiments, load_sweep, style
-from tc_sweeps.report.curves import figure_xy
+from tc_sweeps.cli import main
+from tc_sweeps.config import METRICS, ConfigError
+from tc_sweeps.report import draw_experiment, draw_xy, experiments, left_out, load_sweep, style
+from tc_sweeps.report.curves import figure_xy, labelled
 from tc_sweeps.report.figures import Drawing, contradictions, dynamics, examples, figure2, figure3, kinships
 from tc_sweeps.report.where import spell_where
 
@@ -127,7 +128,54 @@ def test_figure3_of_falling_curves_holds_and_leaves_out_what_does_not_fit(output
     check(drawing, "figure3")
     assert drawing.verdict.startswith("Holds at every threshold.")
     assert "Left out as not fully fitted: width 4 (3 of 3 runs)." in drawing.verdict
-    assert "at P > 0.1 it falls from 41.7 to 39.7" in drawing.verdict
+    assert "at P > 0.1 it falls from 41.7 to 39.7 (rank correlation -1 [-1, -1]), always above 10" in drawing.verdict
+
+
+@pytest.mark.parametrize(
+    ("ratios", "words", "start"),
+    [
+        (
+            (19, 16, 15, 16, 17),
+            "it is U-shaped: falls from 19.1 to 15.1 at 4,096 parameters and rises to 17.1",
+            "Does not",
+        ),
+        (
+            (15, 18, 19, 18, 17),
+            "it is an inverted U: rises from 15.1 to 19.1 at 4,096 parameters and falls",
+            "Does not",
+        ),
+        (
+            (19, 17, 15, 14, 14.5),
+            "it falls from 19.1 to 14.6 (rank correlation -0.9 [-0.9, -0.9], not at every",
+            "Holds",
+        ),
+        (
+            (14.5, 14, 15, 17, 19),
+            "it rises from 14.6 to 19.1 (rank correlation 0.9 [0.9, 0.9], not at every",
+            "Does not",
+        ),
+    ],
+)
+def test_figure3_calls_a_curve_that_turns_by_its_shape(
+    outputs: Path, ratios: tuple[float, ...], words: str, start: str
+) -> None:
+    for seed in (0, 1, 2):
+        for width, ratio in zip((8, 16, 32, 64, 128), ratios, strict=True):
+            overrides = {"model.width": width, "seed": seed}
+            made.finished_random_run(outputs, "figure3", overrides, ratio=lambda _, r=ratio: r)
+    verdict = draw_experiment("figure3").verdict
+    assert verdict.startswith(start)
+    assert f"at P > 0.5 {words}" in verdict
+
+
+def test_figure3_leaves_open_what_seeds_disagree_on(outputs: Path) -> None:
+    for seed, ratios in enumerate([(15, 16, 17), (18, 16, 14), (16, 18, 15)]):
+        for width, ratio in zip((8, 16, 32), ratios, strict=True):
+            overrides = {"model.width": width, "seed": seed}
+            made.finished_random_run(outputs, "figure3", overrides, ratio=lambda _, r=ratio: r)
+    verdict = draw_experiment("figure3").verdict
+    assert verdict.startswith("Cannot be said from these runs.")
+    assert "has no trend that stands out from the noise" in verdict
 
 
 @pytest.mark.parametrize(("slope", "word"), [(0.5, "rises"), (0.0, "is flat"), (-2.0, "is below 10 at")])
@@ -270,8 +318,53 @@ def test_kinships_names_its_two_measures_of_hallucination_and_hatches_a_second_b
     assert middle.get_ylabel() == "hallucinations as a share of labelled artifacts"
     assert right.get_ylabel() == "hallucinations per labelled unseen context"
     assert right.get_title() == "hallucination rate per context against recall"
-    assert figure.get_suptitle() == "mean and 95 % Student t interval over seeds (3 runs a curve)"
+    assert figure.get_suptitle() == (
+        "mean and 95 % Student t interval over seeds (3 runs a curve); on the right means alone, with a marker where "
+        "training ends"
+    )
+    assert "faint: some of its runs have no value" not in [text.get_text() for text in figure.legends[0].get_texts()]
     assert {band.get_hatch() for band in left.collections} == {None, "////"}  # widths 32 and 64
+
+
+def test_kinships_is_faint_where_a_share_is_undefined_in_some_seeds(outputs: Path) -> None:
+    for seed, shares in enumerate([(0.9, 0.6, 0.4), (float("nan"), 0.5, 0.3), (float("nan"), 0.4, 0.2)]):
+        evaluations = {
+            step: {"generalization/recall": 0.1, "hallucination/share": share, "hallucination/per_context": 0.2}
+            for step, share in zip((10, 20, 30), shares, strict=True)
+        }
+        overrides = {"data.name": "kinships", "data.held_out_fraction": 0.5, "seed": seed}
+        made.finished_run(outputs, "kinships", overrides, evaluations)
+    figure = kinships.draw(outputs / "kinships")
+    faint, line = figure.axes[1].lines
+    assert np.asarray(faint.get_ydata()).tolist() == pytest.approx([0.9, 0.5, 0.3])
+    assert np.isnan(line.get_ydata()[0])
+    assert np.asarray(line.get_ydata())[1:].tolist() == pytest.approx([0.5, 0.3])
+    assert faint.get_alpha() == figure.legends[0].get_lines()[-1].get_alpha() == style.FAINT["alpha"]
+    assert line.get_alpha() is None
+    [band] = figure.axes[1].collections
+    assert {x for path in band.get_paths() for x, _ in path.vertices} == {20, 30}
+    assert figure.legends[0].get_texts()[-1].get_text() == "faint: some of its runs have no value"
+    assert len(figure.axes[0].lines) == 1  # recall has a value in all of them
+    assert "(3 runs a curve)" in figure.get_suptitle()
+
+
+def test_kinships_keeps_runs_that_have_reached_their_target(outputs: Path) -> None:
+    for seed, steps in enumerate([(10, 20), (10, 20, 30)]):
+        evaluations = {
+            step: {"generalization/recall": (seed + 1) * step / 100, "hallucination/share": 0.5} for step in steps
+        }
+        overrides = {"data.name": "kinships", "data.held_out_fraction": 0.5, "seed": seed}
+        made.finished_run(outputs, "kinships", overrides, evaluations)
+    [line] = kinships.draw(outputs / "kinships").axes[0].lines
+    assert np.asarray(line.get_ydata()).tolist() == pytest.approx([0.15, 0.3, 0.4])  # 0.2 stays, 0.6 is reached
+    assert "recall 0.4 [" in kinships.verdict(outputs / "kinships")
+
+
+def test_kinships_says_what_grows_together(outputs: Path) -> None:
+    made.kinships_sweep(outputs, seeds=[0, 1])
+    assert "correlation of recall with hallucinations per context over training" in kinships.verdict(
+        outputs / "kinships"
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,10 +386,37 @@ def test_a_figure_of_some_runs_says_so_and_has_its_own_name(
     make(outputs)
     drawing = draw_experiment(sweep, where=where)
     check(drawing, name or "figure2_where_objective.positions=all_and_data.num_sentences=500,1000")
-    assert str(drawing).startswith(f"Runs:    those with {spell_where(where)}\nClaim:")
+    assert str(drawing).startswith(f"Runs:    those with {spell_where(where)}")
+    assert drawing.left_out == ("1 of 7 runs is left out: 1 failed." if sweep == "figure2" else "")
     assert drawing.verdict != module.verdict(outputs / sweep)
     title = module.draw(outputs / sweep, where).get_suptitle()
     assert title.endswith(f"\nruns with {spell_where(where)}")
+
+
+def test_a_figure_says_which_runs_have_not_finished(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        made.finished_random_run(outputs, "figure2", {"seed": seed}, ratio=lambda _: 18)
+    drawing = draw_experiment("figure2")
+    assert drawing.left_out == ""
+    assert str(drawing).startswith("Claim:")
+    made.failed_run(outputs, "figure2", {"seed": 2})
+    assert left_out("figure2") == "1 of 3 runs is left out: 1 failed."
+    assert left_out("figure2", {"seed": [0, 1]}) == ""
+    made.failed_run(outputs, "figure2", {"seed": 3})
+    made.begin(outputs, "figure2", {"seed": 4}).set_state("running", step=5)  # nobody holds its lease
+    sentence = "3 of 5 runs are left out: 2 failed, 1 interrupted."
+    figures: list[Figure] = []
+    monkeypatch.setattr("tc_sweeps.report.figures.save", lambda figure, path: figures.append(figure) or [path])
+    assert str(draw_experiment("figure2")).startswith(f"Runs:    {sentence}\nClaim:")
+    assert figures[0].get_suptitle().endswith(f"(2 runs a point)\n{sentence}")
+    assert figure_xy(outputs / "figure2", "step", "train/loss").get_suptitle().endswith(f"\n{sentence}")
+    monkeypatch.setattr("sys.argv", ["tc-sweeps", "figure", "figure2", "--x", "step", "--y", "train/loss"])
+    main()
+    said, path = capsys.readouterr().out.splitlines()
+    assert said == sentence
+    assert path.endswith("train_loss_against_step.png")
 
 
 def test_any_metric_against_any_key(outputs: Path) -> None:
@@ -354,6 +474,55 @@ def test_whole_numbers_have_whole_ticks(outputs: Path) -> None:
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1, 2]
 
 
+def test_few_values_have_a_tick_each(outputs: Path) -> None:
+    for decay in (0.0, 0.1, 0.25):
+        made.finished_random_run(outputs, "s", {"training.weight_decay": decay}, ratio=lambda _: 18)
+    axes = figure_xy(outputs / "s", "training.weight_decay", "train/loss").axes[0]
+    assert list(axes.get_xticks()) == [0, 0.1, 0.25]
+    assert [axes.xaxis.get_major_formatter()(tick) for tick in (0, 0.1, 0.25, 1.5, 1000)] == [
+        *("0", "0.1", "0.25", "1.5", "1,000")
+    ]
+
+
+def test_ticks_that_would_not_fit_are_left_out() -> None:
+    axes = style.new_figure(6, 4).subplots()
+    style.ticks_at(axes, [0, 0.01, 1, 2, 3], most=4)
+    assert list(axes.get_xticks()) == [0, 1, 2, 3]
+    style.ticks_at(axes, [0, 1, 2, 3, 4], most=4)
+    assert list(axes.get_xticks()) == [0, 2, 4]
+    style.ticks_at(axes, [0, 1, 2, 3], most=4)
+    assert list(axes.get_xticks()) == [0, 1, 2, 3]
+    style.ticks_at(axes, [5], most=4)
+    assert list(axes.get_xticks()) == [5]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_has_its_unit_beside_the_axis(metric: str) -> None:
+    name, bracket, words = labelled(metric).replace("\n", " ").partition(" (")
+    assert (name, bracket) == (metric, " (")
+    assert words.endswith(", judge's half)" if metric.startswith("judge/") else ")")
+    assert all(len(line) < 48 for line in labelled(metric).split("\n"))
+
+
+def test_points_that_a_seed_has_not_fitted_are_hollow(outputs: Path) -> None:
+    for width, accuracies in ((8, (0.5, 1.0)), (16, (1.0, 1.0))):
+        for seed, accuracy in enumerate(accuracies):
+            overrides = {"model.width": width, "seed": seed}
+            made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18, accuracy=accuracy)
+    figure = figure_xy(outputs / "s", "model.width", "train/loss")
+    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in points}
+    assert faces == {8: "white", 16: style.COLOURS[0]}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["under-fitted in a seed"]
+    assert not figure_xy(outputs / "s", "model.width", "train/loss", where={"model.width": 16}).legends
+
+
+def test_where_the_fit_is_not_known_points_are_full(outputs: Path) -> None:
+    made.finished_run(outputs, "s", {}, {10: {"artifacts/count": 3}})
+    figure = figure_xy(outputs / "s", "model.width", "artifacts/count")
+    assert not figure.legends
+
+
 WIDTHS = {"model.width": [8, 16]}
 TWO = {**WIDTHS, "training.weight_decay": [0.0, 0.1]}
 THREE = {**TWO, "objective.positions": ["all", "last"]}
@@ -385,7 +554,7 @@ def test_an_axis_that_is_left_gets_lines_of_its_own(
 ) -> None:
     figure = figure_xy(product_sweep(outputs, axes), x, "train/loss", by, where)
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == lines
-    title = "mean and 95 % Student t interval over seeds (2 runs a point)"
+    title = f"mean and 95 % Student t interval over seeds (2 runs a {'curve' if x == 'step' else 'point'})"
     assert figure.get_suptitle() == title + (f"\nruns with {spell_where(where)}" if where else "")
 
 
@@ -412,13 +581,24 @@ def test_over_training_a_run_that_has_reached_its_target_stays_in_the_mean(outpu
     assert axes.lines[0].get_xydata().tolist() == [[50, 27], [100, 53], [150, 78]]
 
 
+def test_over_training_a_curve_is_faint_where_a_run_has_no_value(outputs: Path) -> None:
+    made.finished_run(outputs, "s", {"seed": 0}, {50: {"train/loss": 4}, 100: {"train/loss": 6}})
+    made.finished_run(outputs, "s", {"seed": 1}, {50: {"artifacts/count": 1}, 100: {"train/loss": 8}})
+    figure = figure_xy(outputs / "s", "step", "train/loss")
+    faint, whole = figure.axes[0].lines
+    assert np.asarray(faint.get_ydata()).tolist() == [4, 7]
+    assert np.isnan(whole.get_ydata()).tolist() == [True, False]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["faint: some of its runs have no value"]
+    assert "(2 runs a curve)" in figure.get_suptitle()
+
+
 def test_axes_that_go_along_with_each_other_are_one(outputs: Path) -> None:
     for width, rate in ((8, 0.1), (16, 0.01)):
         overrides = {"model.width": width, "training.learning_rate": rate}
         made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18)
     figure = figure_xy(outputs / "s", "step", "train/loss")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["width 8", "width 16"]
-    assert figure.get_suptitle() == "1 run a point"
+    assert figure.get_suptitle() == "1 run a curve"
 
 
 def test_a_title_counts_the_runs_in_which_the_metric_is_defined(outputs: Path) -> None:
@@ -542,6 +722,23 @@ def test_dynamics_draws_a_panel_for_each_world_and_config(outputs: Path) -> None
         "excess loss (geometric mean)",
     ]
     assert figure.get_suptitle() == "mean and 95 % Student t interval over seeds (2 to 3 runs a curve)"
+
+
+def test_dynamics_keeps_runs_that_have_reached_their_target(outputs: Path) -> None:
+    for seed, steps in enumerate([(1, 10), (1, 10, 100)]):
+        evaluations = {
+            step: {
+                "train/accuracy": 1,
+                "train/excess_loss": 0.1,
+                "generalization/recall": (seed + 1) * 0.1,
+                "hallucination/share": 0.5,
+            }
+            for step in steps
+        }
+        made.finished_run(outputs, "dynamics", {"data.name": "kinships", "seed": seed}, evaluations)
+    upper, lower = dynamics.draw(outputs / "dynamics").axes
+    assert drawn(upper, style.GENERALIZATION) == [pytest.approx([0.15, 0.15, 0.15])]
+    assert len(drawn(lower, style.COLOURS[-1])[0]) == 3
 
 
 def test_dynamics_has_room_for_rates_above_one(outputs: Path) -> None:

@@ -31,7 +31,6 @@ from tc_sweeps.report.html.page import pack
 from tc_sweeps.report.intervals import clipped
 from tc_sweeps.report.metrics import about
 from tc_sweeps.store import run_id
-from tc_sweeps.store.sweep_folder import SweepFolder
 
 ROOT = Path(__file__).parents[2]
 NGRAMS = 500  # of `made.finished_run`
@@ -52,7 +51,7 @@ def read(path: Path) -> str:
 
 
 def report(*sweeps: str | Path, **options: Any) -> dict[str, Any]:
-    return data_of(write_report(list(sweeps), **options))
+    return data_of(write_report(list(sweeps), **options).path)
 
 
 def details_of(data: dict[str, Any]) -> list[dict[str, Any] | None]:
@@ -81,10 +80,11 @@ def test_groups_hold_the_means_over_seeds_and_their_intervals(outputs: Path) -> 
     assert [group["values"] for group in data["groups"]] == [[0], [1]]
     assert [group["runs"] for group in data["groups"]] == [[3, 4, 5], [0, 1, 2]]
     # t with 2 degrees of freedom at 97.5 % is 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3): half is 2.484.
-    assert data["groups"][0]["final"]["artifacts/per_ngram"] == [2, -0.48414, 4.4841, 3]
+    # The interval ends at 0, below which no ratio lies.
+    assert data["groups"][0]["final"]["artifacts/per_ngram"] == [2, 0, 4.4841, 3]
     assert data["groups"][0]["curves"] == {
         "step": [50, 100],
-        "artifacts/per_ngram": [[0.5, 2], [0.5, -0.48414], [0.5, 4.4841]],
+        "artifacts/per_ngram": [[0.5, 2], [0.5, 0], [0.5, 4.4841], [3, 3]],
     }
     assert column(data, "artifacts/per_ngram") == [4, 5, 9, 1, 2, 3]
     assert column(data, "seed") == [0, 1, 2, 0, 1, 2]
@@ -98,19 +98,16 @@ def test_a_run_that_has_reached_its_target_stays_in_the_means(outputs: Path) -> 
     keys = {"training.target_excess_loss": 0.1}
     made.finished_run(outputs, "s", {**keys, "seed": 0}, {50: {"artifacts/count": 4}, 100: {"artifacts/count": 6}})
     made.finished_run(outputs, "s", {**keys, "seed": 1}, {n: {"artifacts/count": n} for n in (50, 100, 150, 200)})
-    begun = made.begin(outputs, "s", {**keys, "seed": 0, "model.width": 8})  # those that are under way do not
-    begun.add_row(50, dict.fromkeys(METRICS, math.nan) | {"artifacts/count": 3})
-    begun = made.begin(outputs, "s", {**keys, "seed": 1, "model.width": 8})
-    for step in (50, 100):
-        begun.add_row(step, dict.fromkeys(METRICS, math.nan) | {"artifacts/count": 5})
+    for seed, values in enumerate(({50: 3}, {50: 5, 100: 5})):  # those that are under way do not
+        made.begun_run(outputs, "s", {**keys, "seed": seed, "model.width": 8}, "artifacts/count", values)
     unfinished, finished = report("s")["groups"]
     assert finished["curves"]["step"] == [50, 100, 150, 200]
     assert finished["curves"]["artifacts/count"][0] == [27, 53, 78, 103]
     assert finished["final"]["artifacts/count"][0] == 103
-    assert unfinished["curves"]["artifacts/count"][0] == [4, 5]
+    assert unfinished["curves"]["artifacts/count"] == [[4, 5], [0, None], [16.706, None], [2, 1]]
 
 
-def test_means_and_intervals_are_those_of_tables(outputs: Path) -> None:
+def test_means_and_intervals_are_those_of_figures(outputs: Path) -> None:
     made.kinships_sweep(outputs)
     data = report("kinships")
     keys = ["data.held_out_fraction", "model.width"]
@@ -124,7 +121,7 @@ def test_means_and_intervals_are_those_of_tables(outputs: Path) -> None:
         found = group["final"][row["metric"]]
         assert found[3] == row["runs"] == 3
         assert found[:3] == pytest.approx([row["mean"], row["low"], row["high"]], rel=1e-4)
-        assert [part[-1] for part in group["curves"][row["metric"]]] == found[:3]
+        assert [part[-1] for part in group["curves"][row["metric"]]] == found
     assert len(data["groups"]) == 6
 
 
@@ -136,7 +133,7 @@ def test_survival_curves_are_ratios_at_the_last_evaluation(outputs: Path) -> Non
     assert group["values"] == data["axes"] == []
     expected = over_seeds(load_survival("s"), ["threshold"], ["ratio"])
     assert group["survival"]["threshold"] == list(made.THRESHOLDS)
-    for part, name in zip(group["survival"]["ratio"], ("mean", "low", "high"), strict=True):
+    for part, name in zip(group["survival"]["ratio"], ("mean", "low", "high", "runs"), strict=True):
         assert part == pytest.approx(list(expected[name]), rel=1e-4)
     first = details_of(data)[0]
     assert first is not None
@@ -181,7 +178,7 @@ def test_numeric_facts_that_differ_between_groups_are_xs(outputs: Path) -> None:
     for width in (8, 16):
         made.finished_random_run(outputs, "s", {"model.width": width}, ratio=lambda _: 18)
     data = report("s")
-    assert [x["key"] for x in data["xs"]] == ["model/parameters", "model/non_embedding_parameters"]
+    assert data["xs"] == ["model/parameters", "model/non_embedding_parameters"]
     assert [group["facts"]["model/non_embedding_parameters"] for group in data["groups"]] == [256, 1024]
     failed = made.begin(outputs, "s", {"model.width": 8, "seed": 1})  # on other data: no number of the group has it
     failed.write_facts(made.random_facts({"model.width": 8, "data.num_sentences": 10}), None)
@@ -197,14 +194,14 @@ def test_means_of_one_fact_are_no_x_whatever_their_last_digit(outputs: Path) -> 
             run.write_facts(made.random_facts({}) | {"corpus/fully_fitted_accuracy": share}, None)
     assert pd.Series([share] * 3).mean() != share
     data = report("s")
-    assert "corpus/fully_fitted_accuracy" not in [x["key"] for x in data["xs"]]
+    assert "corpus/fully_fitted_accuracy" not in data["xs"]
     assert [group["facts"]["corpus/fully_fitted_accuracy"] for group in data["groups"]] == [share, share]
 
 
 def test_several_sweeps_are_an_axis_in_the_order_given(outputs: Path) -> None:
     made.finished_run(outputs, "b", {"model.width": 8}, {100: {"train/loss": 1}})
     made.finished_run(outputs, "a", {"model.width": 8}, {100: {"train/loss": 3}})
-    path = write_report(["b", outputs / "a", "b"])
+    path = write_report(["b", outputs / "a", "b"]).path
     assert path == outputs / "b" / "report.html"
     data = data_of(path)
     assert data["title"] == "b, a"
@@ -213,6 +210,24 @@ def test_several_sweeps_are_an_axis_in_the_order_given(outputs: Path) -> None:
     assert [group["final"]["train/loss"][0] for group in data["groups"]] == [1, 3]
     assert column(data, "sweep") == ["b", "a"]
     assert all(details_of(data))
+
+
+def test_a_key_of_which_a_sweep_or_world_knows_nothing_is_no_axis_of_it(outputs: Path) -> None:
+    for fraction in (0.1, 0.7):
+        made.finished_kinships_run(outputs, "facts", {"data.held_out_fraction": fraction}, recall=0.5)
+    for size in (500, 1000):
+        made.finished_random_run(outputs, "triples", {"data.num_sentences": size}, ratio=lambda _: 18)
+    data = report("facts", "triples")
+    axes = {axis["key"]: axis for axis in data["axes"]}
+    assert (axes["data.num_sentences"]["values"], axes["data.held_out_fraction"]["values"]) == ([500, 1000], [0.1, 0.7])
+    assert axes["data.num_sentences"]["numeric"]
+    place = list(axes).index("data.num_sentences")
+    assert [group["values"][place] for group in data["groups"]] == [None, None, 0, 1]
+    assert column(data, "data.num_sentences") == [None, None, 500, 1000]
+    made.finished_run(outputs, "latents", {"data.name": "latent", "data.num_sentences": None}, {100: {"train/loss": 1}})
+    made.finished_run(outputs, "latents", {"data.name": "latent", "data.num_sentences": 9}, {100: {"train/loss": 1}})
+    [sizes] = [axis for axis in report("latents", "triples")["axes"] if axis["key"] == "data.num_sentences"]
+    assert sizes["values"] == [None, 9, 500, 1000]  # where it is one of several values, null is one
 
 
 def test_sweeps_of_one_name_are_named_by_their_paths(outputs: Path) -> None:
@@ -224,40 +239,65 @@ def test_sweeps_of_one_name_are_named_by_their_paths(outputs: Path) -> None:
 # ------------------------------------------------------------------------------------------- what is not (yet) finished
 
 
-def test_failed_and_running_runs_are_told_of_and_enter_no_mean(outputs: Path) -> None:
+def test_runs_under_way_are_in_curves_as_far_as_they_have_come_and_failed_ones_nowhere(outputs: Path) -> None:
     made.finished_run(outputs, "s", {"seed": 0}, {50: {"train/loss": 2}, 100: {"train/loss": 1}})
     for seed, step in ((1, 37), (2, 41)):
-        run = made.begin(outputs, "s", {"seed": seed})
-        run.add_row(30, dict.fromkeys(METRICS, math.nan) | {"train/loss": 100})
+        run = made.begun_run(outputs, "s", {"seed": seed}, "train/loss", {30: 100})
         run.set_state("failed", reason=f"The loss became non-finite at step {step}.", step=step)
-    made.begin(outputs, "s", {"seed": 3, "model.width": 8}).add_row(50, {"train/loss": 7})
+    made.begun_run(outputs, "s", {"seed": 3, "model.width": 8}, "train/loss", {50: 7})
+    made.begun_run(outputs, "s", {"seed": 4}, "train/loss", {50: 4})
     data = report("s")
-    assert data["sweeps"][0]["states"] == {"finished": 1, "failed": 2, "interrupted": 1}
+    assert data["sweeps"][0]["states"] == {"finished": 1, "failed": 2, "interrupted": 2}
     assert data["sweeps"][0]["failures"] == [{"reason": "The loss became non-finite at step ….", "count": 2}]
-    unfinished, finished = data["groups"]
-    assert finished["runs"] == [0, 1, 2]
-    assert finished["final"]["train/loss"] == [1, None, None, 1]
-    assert finished["curves"] == {"step": [50, 100], "train/loss": [[2, 1], [None, None], [None, None]]}
-    # Of a group in which no run has finished there are the curves so far, and no result.
+    unfinished, group = data["groups"]
+    assert group["runs"] == [0, 1, 2, 4]
+    assert group["final"]["train/loss"] == [1, None, None, 1]  # of the one that has finished
+    # (2 + 4) / 2, and t with one degree of freedom: 12.706 * sqrt(2) / sqrt(2).
+    assert group["curves"] == {"step": [50, 100], "train/loss": [[3, 1], [0, None], [15.706, None], [2, 1]]}
     assert unfinished["final"]["train/loss"] == [None, None, None, 0]
-    assert unfinished["curves"] == {"step": [50], "train/loss": [[7], [None], [None]]}
-    assert column(data, "state") == ["finished", "failed", "failed", "interrupted"]
+    assert unfinished["curves"] == {"step": [50], "train/loss": [[7], [None], [None], [1]]}
+    assert column(data, "state") == ["finished", "failed", "failed", "interrupted", "interrupted"]
     assert column(data, "reason")[0] is None
-    assert column(data, "step") == [100, 37, 41, 50]
+    assert column(data, "step") == [100, 37, 41, 50, 50]
     failed = details_of(data)[1]
     assert failed is not None
     assert failed["curves"] == {"step": [30], "train/loss": [100]}
     assert (failed["artifacts"], failed["fibers"]) == (None, None)
     text = read(outputs / "s" / "report.html")
     assert "<li>2 failed: The loss became non-finite at step ….</li>" in text
-    assert "4 runs: 1 finished, 2 failed, 1 interrupted" in text
+    assert "5 runs: 1 finished, 2 failed, 2 interrupted" in text
+
+
+def test_survival_curves_are_of_finished_runs(outputs: Path) -> None:
+    """They are said to be those at the end."""
+    made.finished_random_run(outputs, "s", {"seed": 0}, ratio=lambda _: 4)
+    run = made.begun_run(outputs, "s", {"seed": 1}, "artifacts/count", {50: 7})
+    run.add_survival(50, made.THRESHOLDS, np.full(6, 10**6))
+    run = made.begun_run(outputs, "s", {"seed": 2, "model.width": 8}, "artifacts/count", {50: 7})
+    run.add_survival(50, made.THRESHOLDS, np.full(6, 10**6))
+    unfinished, group = report("s")["groups"]
+    assert max(group["survival"]["ratio"][0]) < 5
+    assert group["survival"]["ratio"][3] == [1] * 6
+    assert "survival" not in unfinished
+
+
+def test_a_sweep_of_which_some_runs_wait_has_a_verdict(outputs: Path) -> None:
+    made.kinships_sweep(outputs)
+    made.queued_run(outputs, "kinships", {"data.name": "kinships", "seed": 9})
+    [sweep] = report("kinships")["sweeps"]
+    assert sweep["verdict"].startswith("Both generalizations and hallucinations are there")
+
+
+def test_what_has_not_finished_is_told_beside_the_path(outputs: Path) -> None:
+    made.finished_run(outputs, "s", {"seed": 0}, {50: {"train/loss": 2}})
+    assert write_report("s").unfinished == ""
+    made.begun_run(outputs, "s", {"seed": 1}, "train/loss", {50: 4})
+    made.failed_run(outputs, "s", {"seed": 2})
+    assert write_report("s").unfinished.startswith("Not finished: 1 failed, 1 interrupted. What the report says of the")
 
 
 def test_a_sweep_of_which_nothing_has_begun_has_a_report(outputs: Path) -> None:
-    config = resolve(made.nested({"sweep": "s"}))
-    folder = made.RunFolder.of(config, outputs)
-    SweepFolder(folder.path.parent).add_runs([folder.run_id], experiment=None, launch=None)
-    folder.queue(config)
+    made.queued_run(outputs, "s", {})
     data = report("s")
     assert data["metrics"] == []
     assert data["groups"] == [{"values": [], "runs": [0], "facts": {}, "final": {}, "curves": {"step": []}}]
@@ -268,12 +308,9 @@ def test_a_sweep_of_which_nothing_has_begun_has_a_report(outputs: Path) -> None:
 
 
 def test_a_sweep_that_is_evaluated_for_the_first_time_while_it_is_read_has_a_report(outputs: Path) -> None:
-    config = resolve(made.nested({"sweep": "s"}))
-    run = made.RunFolder.of(config, outputs)
-    SweepFolder(run.path.parent).add_runs([run.run_id], experiment=None, launch=None)
-    run.queue(config)
+    run = made.queued_run(outputs, "s", {})
     gathered = payload.gather(["s"])
-    run.begin(config, METRICS)
+    run.begin(resolve(made.nested({"sweep": "s"})), METRICS)
     run.add_row(50, dict.fromkeys(METRICS, math.nan) | {"train/loss": 1})
     data = json.loads(gathered.payload(10**7))
     assert data["metrics"] == []
@@ -310,7 +347,7 @@ def test_no_sweep_no_run_and_no_such_run_are_refused(outputs: Path) -> None:
 def test_a_filter_chooses_runs_and_names_the_file(outputs: Path) -> None:
     for width in (8, 16):
         made.finished_run(outputs, "s", {"model.width": width}, {100: {"train/loss": width}})
-    path = write_report("s", where={"model.width": 8})
+    path = write_report("s", where={"model.width": 8}).path
     assert path.name == "report_where_model.width=8.html"
     data = data_of(path)
     assert column(data, "train/loss") == [8]
@@ -539,7 +576,7 @@ def test_nothing_that_a_user_has_written_gets_out_of_its_place(outputs: Path) ->
     run.path.joinpath("vocabulary.json").write_text(json.dumps([HOSTILE, *"abcdef"]))
     failed = made.failed_run(outputs, name, {})
     failed.set_state("failed", reason=f"{HOSTILE} {{{{library}}}}\u202e", step=1)
-    path = write_report([outputs / name])
+    path = write_report([outputs / name]).path
     text = read(path)
     for written in ("alert(1)</script>", "<img", "\u202e"):
         assert written not in text
@@ -560,13 +597,13 @@ def test_names_of_tokens_are_short_and_printable(outputs: Path) -> None:
 
 def test_the_same_runs_make_the_same_page(outputs: Path) -> None:
     made.sizes_sweep(outputs, seeds=(0, 1))
-    first = write_report(["figure2"]).read_bytes()
-    assert write_report(["figure2"]).read_bytes() == first
+    first = write_report(["figure2"]).path.read_bytes()
+    assert write_report(["figure2"]).path.read_bytes() == first
 
 
 def test_the_page_brings_plotly_along(outputs: Path) -> None:
     made.finished_run(outputs, "s", {}, {100: {"train/loss": 1}})
-    text = read(write_report(["s"]))
+    text = read(write_report(["s"]).path)
     [packed] = re.findall(r'<script type="application/octet-stream" id="library">([A-Za-z0-9+/=]+)</script>', text)
     assert gzip.decompress(base64.b64decode(packed)).startswith(b"/**\n* plotly.js v")
     assert not re.search(r'(src|href)=["\']?(https?:)?//', text)
@@ -595,6 +632,9 @@ def test_the_verb_writes_and_says_where(
     monkeypatch.setattr(sys, "argv", ["tc-sweeps", "report", "s", "--where", "model.width=8"])
     cli.main()
     assert re.fullmatch(r"Written: outputs/s/report_where_model.width=8.html \(\d\.\d MB\)\n", capsys.readouterr().out)
+    made.failed_run(outputs, "s", {"model.width": 8, "seed": 1})
+    cli.main()
+    assert re.fullmatch(r"Written: .+\nNot finished: 1 failed\. .+\.\n", capsys.readouterr().out)
 
 
 def test_the_report_needs_no_torch_and_its_help_no_matplotlib(outputs: Path) -> None:
@@ -629,7 +669,7 @@ def benchmark() -> ModuleType:
 @pytest.mark.parametrize("seeds", [5, 1])
 def test_a_thousand_runs_are_less_than_five_megabytes(outputs: Path, seeds: int) -> None:
     benchmark().make_sweep(outputs / "made", 1000, seeds=seeds)
-    path = write_report(["made"])
+    path = write_report(["made"]).path
     assert path.stat().st_size < 5_000_000
     data = data_of(path)
     assert len(data["groups"]) == 1000 // seeds

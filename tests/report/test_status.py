@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from tc_sweeps.config import ConfigError, resolve
-from tc_sweeps.report import all_sweeps, load_sweep, sweep_status
+from tc_sweeps.report import all_sweeps, find_sweep, load_sweep, sweep_status
 from tc_sweeps.store import RunFolder, SweepFolder, Worker
 
 COMMAND = "python -m tc_sweeps -m sweep=s model.width=8,16"
@@ -159,6 +159,18 @@ def test_failed_runs_are_tried_again_by_the_same_command(outputs: Path, command:
     finish(outputs, {"model.width": 8})
     fail(outputs, {"model.width": 16}, "some reason")
     assert f"To try what failed again:  {again}\n" in sweep_status("s")
+    assert "exploded" not in sweep_status("s")
+
+
+def test_what_would_fail_again_is_not_offered_to_be_tried(outputs: Path) -> None:
+    launched(outputs)
+    finish(outputs, {"model.width": 8})
+    fail(outputs, {"model.width": 16}, "the loss was not finite at step 3; a lower training.learning_rate may help")
+    text = sweep_status("s")
+    assert "retry_failed" not in text
+    assert text.splitlines()[-1].startswith("Runs whose loss exploded would do so again")
+    fail(outputs, {"model.width": 32}, "some reason")
+    assert "retry_failed" in sweep_status("s")
 
 
 def test_a_finished_sweep_is_to_be_looked_at(outputs: Path) -> None:
@@ -177,7 +189,8 @@ def test_runs_of_earlier_plans_come_when_asked_for(outputs: Path) -> None:
     launched(outputs)
     finish(outputs, {"seed": 1})
     assert "s: 1 run:" in sweep_status("s")
-    assert "s: 2 runs:" in sweep_status("s", every=True)
+    assert "\n\nNot shown: 1 run of earlier commands of 's'; --all adds them.\n" in sweep_status("s")
+    assert "s: 2 runs:" in sweep_status(find_sweep("s", every=True))
 
 
 def test_runs_of_several_worlds_have_a_status(outputs: Path) -> None:

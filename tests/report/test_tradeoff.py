@@ -151,3 +151,17 @@ def test_hypervolume_is_the_share_of_the_square_that_points_dominate() -> None:
         drawn = generator.random((20_000, 2))
         dominated = (points[None] >= drawn[:, None]).all(2).any(1).mean()
         assert hypervolume(points[:, 0], points[:, 1]) == pytest.approx(dominated, abs=0.02)
+
+
+def test_no_bar_leaves_what_can_be_removed_or_kept(outputs: Path) -> None:
+    for seed, (removed, kept) in enumerate([(1.0, 0.1), (0.2, 1.0)]):
+        finished_run(outputs, {"seed": seed}, removed=0, kept=1)
+        finished_run(outputs, {"seed": seed, "training.weight_decay": 1}, removed=removed, kept=kept)
+    upper, lower = tradeoff.draw(outputs / "tradeoff").axes
+    bars = [bar.get_segments()[0].tolist() for axes in (upper, lower) for bar in axes.collections]
+    [across, up], [_, within] = bars[:2], bars[2:]
+    assert across[1] == pytest.approx([1, 0.55])  # of 1 and 0.2 the interval reaches to 5.7
+    assert across[0][0] < 0
+    assert up[0] == pytest.approx([0.6, 0])
+    assert up[1][1] > 1  # recall may rise
+    assert [y for _, y in within] == pytest.approx([0, 1])

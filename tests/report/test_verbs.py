@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,13 @@ import pandas as pd
 import pytest
 
 from tc_sweeps.cli import main
+from tc_sweeps.config import ConfigError
+from tc_sweeps.report import find_sweep, load_sweep
+from tc_sweeps.report.curves import figure_xy
+from tc_sweeps.report.html.payload import gather
+from tc_sweeps.store import SweepFolder
+
+MAIN = "from tc_sweeps.cli import main; main()"
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *typed: str) -> str:
@@ -63,6 +72,9 @@ def _widths(outputs: Path) -> None:
         ("watch nope", "it holds widths."),
         ("compare widths widths", "'widths' and 'widths' are the same: there is nothing to compare."),
         ("compare widths nope", "it holds widths."),
+        ("compare widths widhts", "; did you mean 'widths'?"),
+        ("compare widths widhts/ab", "There is no sweep 'widhts' in "),
+        ("artifacts widhts", "'widhts' does not name a run; did you mean 'widths'?"),
         ("compare widths widths/x --metrics train/loss", "The sweep 'widths' has no run 'x'; it has "),
         ("status", "widths  4 runs: 4 finished\n"),
     ],
@@ -71,6 +83,53 @@ def test_what_is_typed_is_answered(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, answered: str
 ) -> None:
     assert answered in answer(monkeypatch, capsys, *typed.split())
+
+
+EARLIER = "Not shown: 2 runs of earlier commands of 'widths'; --all adds them."
+
+
+@pytest.mark.usefixtures("_widths")
+@pytest.mark.parametrize(
+    ("typed", "of_all"),
+    [
+        ("status widths", "4 finished"),
+        ("watch widths", "4 finished"),
+        ("table widths", "4 finished runs"),
+        ("figure widths --x model.width --y train/loss", "_against_model_width.png"),
+        ("figure widths --as figure3", "figure3.png"),
+        ("report widths", "report.html"),
+        ("compare widths other", "A: widths, 4 of 4 runs finished"),
+        ("compare other widths", "B: widths, 4 of 4 runs finished"),
+        ("table widths --where model.width=8", "2 finished runs"),
+        ("table widths --where model.width=8 --where seed=0", "1 finished run:"),
+    ],
+)
+def test_runs_of_earlier_commands_are_told_of_and_come_when_asked_for(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, of_all: str
+) -> None:
+    made.finished_random_run(outputs, "other", {"model.width": 16}, ratio=lambda _: 18)
+    assert "Not shown" not in answer(monkeypatch, capsys, *typed.split())
+    later = load_sweep("widths", where={"model.width": 16})["run_id"]
+    SweepFolder(outputs / "widths").add_runs(list(later), experiment=None, launch="2026")
+    said = answer(monkeypatch, capsys, *typed.split())
+    assert EARLIER in said
+    assert "4 finished" not in said
+    said = answer(monkeypatch, capsys, *typed.split(), "--all")
+    assert of_all in said
+    assert "Not shown" not in said
+
+
+@pytest.mark.usefixtures("_widths")
+def test_a_figure_and_a_report_of_all_runs_hold_those_of_earlier_commands(outputs: Path) -> None:
+    later = load_sweep("widths", where={"model.width": 16})["run_id"]
+    SweepFolder(outputs / "widths").add_runs(list(later), experiment=None, launch="2026")
+    for every, widths in ((False, [16]), (True, [8, 16])):
+        sweep = find_sweep("widths", every=every)
+        line, *_ = figure_xy(sweep, "model.width", "train/loss").axes[0].lines
+        assert list(line.get_xdata()) == widths
+        assert sorted(set(gather([sweep]).runs["model.width"])) == widths
+    with pytest.raises(ConfigError, match=r"has model\.width=8; there are 16\. Not shown: 2 runs of earlier commands"):
+        load_sweep("widths", where={"model.width": 8})
 
 
 def test_status_of_all_sweeps_has_a_line_for_each(
@@ -144,6 +203,17 @@ def test_a_run_with_no_artifact_says_so(
     assert answer(monkeypatch, capsys, "artifacts", f"s/{run.run_id}") == said
     filtered = answer(monkeypatch, capsys, "artifacts", f"s/{run.run_id}", "--label", "hallucination")
     assert filtered == f"{said}None is kept with label hallucination.\n"
+
+
+@pytest.mark.parametrize("typed", ["-m tc_sweeps --help", f"-c '{MAIN}' table s", f"-c '{MAIN}' plan seed=0,1"])
+def test_who_reads_only_the_beginning_ends_a_command_without_a_word(outputs: Path, typed: str) -> None:
+    made.finished_random_run(outputs, "s", {}, ratio=lambda _: 18)
+    reading, writing = os.pipe()
+    os.close(reading)  # head is gone before anything is written
+    command = [sys.executable, *shlex.split(typed)]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def test_artifacts_are_read_without_torch(outputs: Path) -> None:

@@ -20,10 +20,11 @@ from rich.console import Console
 
 from tc_sweeps.config import METRICS, ConfigError, resolve
 from tc_sweeps.report.following import FEW_RUNS, Following
-from tc_sweeps.report.sparkline import mean_curve, sparkline
+from tc_sweeps.report.sparkline import sparkline
 from tc_sweeps.report.status import is_done
 from tc_sweeps.report.watch import picture, watch
 from tc_sweeps.store import RunFolder, SweepFolder, Worker
+from tests.terminal import Terminal
 
 
 def queue(outputs: Path, overrides: dict[str, object], sweep: str = "s") -> RunFolder:
@@ -66,9 +67,19 @@ def test_a_curve_is_a_line_of_blocks(values: list[float], width: int, drawn: str
     assert sparkline(values, width) == drawn
 
 
-def test_a_mean_curve_is_over_those_that_are_there() -> None:
-    curves = [[(10, 1.0), (20, 2.0), (30, 7.0)], [(10, 3.0), (20, math.nan)]]
-    assert mean_curve(curves) == [(10, 2.0), (20, 2.0), (30, 7.0)]
+def test_a_curve_is_the_mean_of_the_runs_that_are_there_and_of_those_that_have_reached_their_target(
+    outputs: Path,
+) -> None:
+    for seed in range(FEW_RUNS):
+        queue(outputs, {"seed": seed})
+    made.finished_run(outputs, "s", {"seed": 0}, {step: {"train/loss": step / 10} for step in (10, 20, 30, 40)})
+    made.finished_run(outputs, "s", {"seed": 1}, {10: {"train/loss": 3}, 20: {"train/loss": 0}})  # stays at 0
+    running = made.begin(outputs, "s", {"seed": FEW_RUNS})  # with it the runs are told of as one group
+    evaluated(running, 10, train_loss=2)
+    evaluated(running, 20, train_loss=math.inf)
+    *_, row = lines(Following("s"), metrics=("train/loss",))
+    # Means 2, 1, 1.5 and 2; the latest values are 4 and 0, and infinity is none.
+    assert row.split()[-2:] == ["2", "█▁▅█"]
 
 
 def test_few_runs_have_a_row_each(outputs: Path) -> None:
@@ -85,10 +96,10 @@ def test_few_runs_have_a_row_each(outputs: Path) -> None:
         "50 % of 3,000 steps done",
         "",
         "model/                         train/",
-        " width  seed  runs       step    loss",
-        "     8     0  finished  1,000     2.5  █▁",
-        "    16     0  running     500    1.25  ▄",
-        "    32     1  queued        0       -",
+        " width  seed  runs       step  loss",
+        "     8     0  finished  1,000   2.5  █▁",
+        "    16     0  running     500  1.25  ▄",
+        "    32     1  queued        0     -",
     ]
 
 
@@ -180,10 +191,11 @@ def test_no_line_is_wider_than_the_terminal(outputs: Path, width: int) -> None:
     assert len(drawn) <= 12
     if width >= 60:
         assert "…" not in "".join(drawn[:-1])  # metrics that have no room are left out whole
-    names = ("excess_loss", "per_ngram", "recall", "per_context")
+    names = ("recall", "per_context", "per_ngram", "excess_loss")
     shown = [name in drawn[4] for name in names]
     assert shown == sorted(shown, reverse=True)
     assert all(shown) or drawn[-1].startswith("In a wider termi")
+    assert width < 80 or shown[:2] == [True, True]  # what it is about has room in any terminal
 
 
 def test_the_time_left_is_that_of_the_pace(outputs: Path) -> None:
@@ -229,6 +241,24 @@ def test_where_standard_output_is_no_terminal_there_is_one_table(
     assert drawn[2] == "slurm 17: 1 pending"
     assert len(drawn) < 60
     assert "more rows" in drawn[-1]
+
+
+def test_what_stays_on_the_screen_is_drawn_for_its_last_size(outputs: Path) -> None:
+    for width in (8, 16):
+        made.finished_random_run(outputs, "s", {"model.width": width}, ratio=lambda _: 18)
+    code = """
+import fcntl, struct, termios
+from tc_sweeps.report.watch import watch
+def workers():  # whom the first picture asks, when it has begun to be drawn for 120 columns
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 50, 0, 0))
+    return []
+watch("s", workers=workers)
+"""
+    with Terminal([sys.executable, "-c", code], Path.cwd(), size=(20, 120), env=os.environ) as terminal:
+        assert terminal.end() == 0
+    last = terminal.written.decode().rpartition("\x1b[?1049l")[2]
+    assert "In a wider terminal: " in last
+    assert "…" not in last.partition("In a wider terminal: ")[0]
 
 
 @pytest.mark.usefixtures("outputs")

@@ -116,7 +116,8 @@ def test_runs_come_in_the_order_of_the_plan_and_the_rest_when_asked(sweep: Sweep
     _, unplanned = a_run(sweep, seed=3, planned=False)
     a_run(sweep, seed=4, begun=False)  # planned, but no worker has come to it
     assert [run.run_id for run in sweep.runs()] == [later.run_id, sooner.run_id]
-    assert [run.run_id for run in sweep.runs(every=True)] == [later.run_id, sooner.run_id, unplanned.run_id]
+    every = SweepFolder(sweep.path, every=True)
+    assert [run.run_id for run in every.runs()] == [later.run_id, sooner.run_id, unplanned.run_id]
 
 
 # ------------------------------------------------------------------------------------------------------------- results

@@ -201,7 +201,7 @@ def test_runs_of_earlier_plans_are_uploaded_when_asked_for(
     trained(0)
     sweep.add_runs([], experiment=None, launch="2026-01-01")
     assert str(sync_sweep(sweep, dry_run=True)) == "0 runs uploaded"
-    assert str(sync_sweep(sweep, every=True, dry_run=True)) == "1 run to upload"
+    assert str(sync_sweep(SweepFolder(sweep.path, every=True), dry_run=True)) == "1 run to upload"
     assert server.requests == 0
 
 

@@ -99,12 +99,7 @@ def test_where_no_scheduler_answers_status_says_so(tmp_path: Path, monkeypatch: 
     folder.add_submission(vars(replace(submission(), id="13", done=True)))
     assert len(standings(folder)[0]) == 1, "nobody is asked about what is known to be done"
     with pytest.raises(ConfigError, match="there is no sbatch here"):
-        slurm.submit(
-            Task("", [], Launch(), ""),
-            1,
-            {"time": 60},
-            tmp_path,
-        )
+        slurm.require({})
 
 
 def test_what_can_be_cancelled_is_though_another_scheduler_does_not_answer(
@@ -153,7 +148,7 @@ def test_launches_that_cannot_be() -> None:
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tc_sweeps.sweep.executors.slurm")
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ConfigError, match=r"needs the package submitit: .* the extra \[slurm\]"):
+    with pytest.raises(ConfigError, match=r"needs the package submitit: .* pip install -e '\.\[slurm\]'"):
         executor_of("slurm")
 
 

@@ -38,6 +38,8 @@ def test_runs_are_counted_by_what_is_done_of_them(tmp_path: Path) -> None:
     assert "Stacks" not in done
     assert done.endswith("To try again what failed: COMMAND hydra.launcher.retry_failed=true")
     assert "To " not in text(planned[:1])
+    planned[1].folder.set_state("failed", reason="the loss was not finite at step 3; a lower rate may help")
+    assert "To " not in text(planned[:2])  # it would fail again
 
 
 def test_axes_are_named_with_their_values(tmp_path: Path) -> None:

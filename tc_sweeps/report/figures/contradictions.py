@@ -14,6 +14,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import load_finished, over_seeds, split, swept_keys
 from tc_sweeps.report.intervals import Interval, judge, student_t, sum_up, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "The only way in which artifacts can be precluded is that the data hold sentences which contradict them, and no "
@@ -31,7 +32,7 @@ NARROW = 0.05  # below, a share cannot be told from 0 on a linear axis
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return recall and hallucinations at the last evaluation against the share of contradictions, and artifacts left.
 
     Points are means and bars 95 % Student t intervals over seeds; lines and markers are the other swept keys.
@@ -78,7 +79,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return what part of the hallucinations each share of contradictions removes, and of the recall.
 
     Both are taken within a seed, against its run without contradictions, so that what seeds differ in cancels.
@@ -117,7 +118,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     )
 
 
-def _runs(sweep: Path, where: Where | None) -> tuple[pd.DataFrame, str]:
+def _runs(sweep: Path | SweepFolder, where: Where | None) -> tuple[pd.DataFrame, str]:
     """Return the finished runs that have a share of contradictions, and the metric of their hallucinations."""
     runs = load_finished(sweep, where)
     if CONTRADICTIONS not in runs or not runs[CONTRADICTIONS].notna().any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import listed, load_curves, load_finished, over_seeds, split, swept_keys
+from tc_sweeps.report.frame import listed, load_curves, load_finished, over_seeds, split, swept_keys, to_the_end
 from tc_sweeps.report.intervals import Interval, student_t, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "Generalizations and hallucinations are artifacts alike (Section 3). When in training each of them appears the "
@@ -44,17 +46,19 @@ class _Panel(NamedTuple):
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return recall, hallucinations and training accuracy against the step, a panel per world, excess loss below each.
 
-    Lines are means and bands 95 % Student t intervals over seeds, those of the excess loss of its logarithm. Worlds
-    without recall or without hallucinations are left out.
+    Lines are means and bands 95 % Student t intervals over seeds, those of the excess loss of its logarithm, of runs as
+    in `to_the_end`; they are faint where some of these have no value. Worlds without recall or without hallucinations
+    are left out.
     """
-    panels = _panels(sweep, where)
+    panels = [panel._replace(curves=to_the_end(panel.curves, [])) for panel in _panels(sweep, where)]
     rows = -(-len(panels) // MOST_COLUMNS)
     columns = -(-len(panels) // rows)
     figure = style.new_figure(max(6.4, 0.6 + 3.4 * columns), 0.8 + 4.2 * rows)
     grid = figure.subplots(2 * rows, columns, squeeze=False, sharey="row", height_ratios=[3, 1.2] * rows)
+    faint = False
     excess = pd.concat([_excess(panel)["mean"] for panel in panels])
     least, most = excess.min(), excess.max()
     for place in range(rows * columns):
@@ -63,7 +67,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
             upper.set_axis_off()
             lower.set_axis_off()
             continue
-        _draw_panel(upper, lower, panels[place])
+        faint |= _draw_panel(upper, lower, panels[place])
         if place % columns == 0:
             upper.set_ylabel("share, or number per context")
             lower.set_ylabel("excess loss, nats\nper sentence")
@@ -80,12 +84,13 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
             *(style.line(label, style.HALLUCINATION, linestyle=line) for label, line in measures),
             style.line("training accuracy", linestyle="--"),
             style.line("excess loss (geometric mean)", style.COLOURS[-1]),
+            *([style.fewer_entry()] if faint else []),
         ],
     )
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return for each world when the data are fitted and when recall and hallucinations appear, and what comes first.
 
     Steps are those of evaluations. Recall has appeared where it first exceeds half of its last value, hallucinations
@@ -108,7 +113,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     return "\n".join([" ".join(summary), *(sentence for sentence, _, _ in told), end])
 
 
-def _panels(sweep: Path, where: Where | None) -> list[_Panel]:
+def _panels(sweep: Path | SweepFolder, where: Where | None) -> list[_Panel]:
     """Return the panels in the order of their worlds' names."""
     finished = load_finished(sweep, where)
     curves = load_curves(sweep, where=where)
@@ -137,9 +142,10 @@ def _panels(sweep: Path, where: Where | None) -> list[_Panel]:
 # ------------------------------------------------------------------------------------------------------------- drawing
 
 
-def _draw_panel(upper: Axes, lower: Axes, panel: _Panel) -> None:
+def _draw_panel(upper: Axes, lower: Axes, panel: _Panel) -> bool:
+    """Draw a panel and return whether some of its curves are faint somewhere."""
     means = over_seeds(panel.curves, ["step"], [RECALL, panel.wrong, ACCURACY]).dropna(subset="mean")
-    by_metric = {metric: rows.sort_values("step") for metric, rows in means.groupby("metric")}
+    by_metric = dict(iter(means.groupby("metric")))
     style.draw_band(upper, by_metric[ACCURACY], "step", colour=style.GREY, linestyle="--")
     style.draw_band(upper, by_metric[RECALL], "step", colour=style.GENERALIZATION)
     style.draw_band(upper, by_metric[panel.wrong], "step", colour=style.HALLUCINATION, linestyle=WRONG[panel.wrong][1])
@@ -155,6 +161,7 @@ def _draw_panel(upper: Axes, lower: Axes, panel: _Panel) -> None:
         axes.xaxis.set_minor_locator(LogLocator(subs=range(2, 10)))
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
     upper.tick_params(axis="x", labelbottom=False)
+    return any(style.fewer(rows).any() for rows in by_metric.values())
 
 
 def _excess(panel: _Panel) -> pd.DataFrame:
@@ -200,7 +207,7 @@ def _told(panel: _Panel) -> tuple[str, str, int]:
     runs = [run.sort_values("step") for _, run in panel.curves.groupby("run_id")]
     found = pd.DataFrame([_milestones(run, panel.wrong) for run in runs])
     last = _share([run[RECALL].iloc[-1] for run in runs])
-    most = student_t([run[panel.wrong].max() for run in runs])
+    most = student_t([run[panel.wrong].max() for run in runs]).within(0, math.inf)
     best = _share([run[ACCURACY].max() for run in runs])
     first, order = _order(_interval_of_ratio(found["recall"] / found["wrong"]))
     jumps = int(found["jumps"].sum())
@@ -217,8 +224,7 @@ def _told(panel: _Panel) -> tuple[str, str, int]:
 
 def _share(values: Sequence[float]) -> Interval:
     """Return the mean of shares and its interval, which ends at 0 and 1."""
-    mean = student_t(values)
-    return mean._replace(low=max(mean.low, 0), high=min(mean.high, 1))
+    return student_t(values).within(0, 1)
 
 
 def _when(steps: pd.Series[float], what: str, never: str) -> str:
@@ -227,7 +233,7 @@ def _when(steps: pd.Series[float], what: str, never: str) -> str:
     if not reached.seeds:
         return never
     some = f" in {reached.seeds} of {len(steps)} runs" if reached.seeds < len(steps) else ""
-    return f"{what} at step {reached._replace(low=max(reached.low, 0))}{some}"
+    return f"{what} at step {reached.within(0, math.inf)}{some}"
 
 
 def _interval_of_ratio(ratios: pd.Series[float]) -> Interval:

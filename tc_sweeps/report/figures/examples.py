@@ -16,6 +16,7 @@ from tc_sweeps.report.frame import find_sweep, listed, load_finished, swept_keys
 from tc_sweeps.report.intervals import Interval, student_t, what_is_drawn
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.folder import RunFolder
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "'mouse eats cheese' and 'mice eat cheese' have the same structure as 'Jack Jill siblings' and 'Jane John "
@@ -37,7 +38,7 @@ COLOURS = {GENERALIZATION: style.GENERALIZATION, HALLUCINATION: style.HALLUCINAT
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return the probability of each named sentence by seed, a panel for each set of training sentences.
 
     Small points are seeds; a large one with its bar is their mean with the 95 % Student t interval. On the right stands
@@ -61,7 +62,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return whether both examples are completed with artifacts, whether a contradiction precludes one, and numbers.
 
     A sentence is called an artifact where the whole interval of its probability lies above the threshold.
@@ -85,7 +86,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
 # ---------------------------------------------------------------------------------------------------------------- parts
 
 
-def _table(sweep: Path, where: Where | None) -> pd.DataFrame:
+def _table(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     """Return one row for each finished run of an example and each sentence named here that has its words.
 
     Columns: `training` (the run's training sentences), `sentence`, `kind`, `seed`, `probability`, `threshold` and
@@ -159,9 +160,7 @@ def _draw_panel(axes: Axes, table: pd.DataFrame) -> None:
 
 def _interval(rows: pd.DataFrame) -> Interval:
     """Return the mean of probabilities with its interval, which ends at 0 and 1 as they do."""
-    value = student_t(rows["probability"])
-    low, high = np.clip([value.low, value.high], 0, 1).tolist()
-    return Interval(value.mean, low, high, value.seeds)
+    return student_t(rows["probability"]).within(0, 1)
 
 
 def _is_artifact(rows: pd.DataFrame) -> bool | None:

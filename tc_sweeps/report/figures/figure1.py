@@ -14,6 +14,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import find_sweep, load_finished
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.folder import RunFolder
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "A model that is consistent with the fibers it has seen completes the data tensor with artifacts: confident "
@@ -26,7 +27,7 @@ TRAINING, SEEN, ARTIFACT = style.BLUE, "#C9DDEB", style.ORANGE
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return the figure of the first finished run: (a) the data tensor, (b) its seen fibers, (c) the completion.
 
     A cell at (first, second, third) is the triple of these tokens. In (c) a cell stands where P(third | first, second)
@@ -48,7 +49,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     names = run.read_vocabulary() or [str(token) for token in range(len(data_VVV))]
     artifacts = bool((confident_VVV & ~data_VVV).any())
     figure = style.new_figure(13, 4.8, solid=True)
-    figure.subplots_adjust(left=0, right=0.97, bottom=0.1, top=0.88 if where else 0.93, wspace=0.08)
+    figure.subplots_adjust(left=0, right=0.97, bottom=0.1, top=0.88, wspace=0.08)
     for place, (title, cells) in enumerate(panels):
         axes: Any = figure.add_subplot(1, 3, place + 1, projection="3d")
         for filled, colour, alpha in cells:
@@ -66,7 +67,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return how many artifacts the first finished run has, and their sentences, most confident first."""
     run, threshold = _first_run(sweep, where)
     counts_VVV, probabilities_VVV = _tensors(run)
@@ -87,7 +88,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     return f"{start} {fit} and {len(sentences)} artifact{plural}: {'; '.join(sentences[:MOST_SENTENCES])}{more}."
 
 
-def _first_run(sweep: Path, where: Where | None) -> tuple[RunFolder, float]:
+def _first_run(sweep: Path | SweepFolder, where: Where | None) -> tuple[RunFolder, float]:
     """Return the first finished run whose completed tensor can be drawn, and the threshold of its artifacts."""
     runs = load_finished(sweep, where)
     fits = (runs["artifacts.order"] == 3) & (runs["corpus/vocab_size"] <= LARGEST_VOCABULARY)

@@ -12,6 +12,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import fully_fitted, load_finished, over_seeds, split, swept_keys
 from tc_sweeps.report.intervals import Interval, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "Toy models trained on random triples have very many artifacts, anywhere from 5 to 20 times the number of training "
@@ -24,7 +25,7 @@ RATIO, CEILING = "artifacts/per_ngram", "ceiling per triple"
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return artifacts per distinct training triple against the number of triples, one panel per objective.
 
     Bars are 95 % Student t intervals over seeds. Dashed lines are the ceiling of a model that gives every training
@@ -76,7 +77,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return at which sizes fully fitted models lie within the paper's band, with their ratios and intervals."""
     runs = _runs(sweep, where)
     lines = ["objective.positions", *_lines(runs)]
@@ -124,7 +125,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     return "\n".join([start, *sentences, *_share_of_ceiling(runs, lines), end])
 
 
-def _runs(sweep: Path, where: Where | None) -> pd.DataFrame:
+def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     runs = load_finished(sweep, where)
     ngrams = runs["corpus/train_ngrams"].astype(float)
     # A corpus from a file has no number of its own: it is trained on whole.

@@ -13,6 +13,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import fully_fitted, load_finished, load_survival, over_seeds, split, swept_keys
 from tc_sweeps.report.intervals import Interval, student_t, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "On one data set, models with fewer non-embedding parameters have more artifacts; even with many parameters there "
@@ -20,13 +21,14 @@ CLAIM = (
 )
 BOUND = 10
 FLAT = 0.1  # a change over all sizes by less than this share of the mean is none worth the name
+TURN = 0.25  # a way back by less than this share of the way there is no turn worth the name
 THRESHOLDS = [0.1, 0.3, 0.5, 0.7, 0.9]
 
 SIZE = "model/non_embedding_parameters"
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return artifacts per distinct training triple against non-embedding parameters, a curve per threshold.
 
     One column per objective (and per data set, where there are several); below, how well the same runs fit their
@@ -84,11 +86,11 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return, per objective and threshold, the trend of the ratio with size and whether it stays above 10.
 
-    Only sizes that every seed fully fitted count. The trend is the slope of a straight line through the ratios against
-    the logarithm of the number of parameters, one slope per seed: artifacts per triple and doubling of parameters.
+    Only sizes that every seed fully fitted count. A ratio falls or rises where its rank correlation with the size, one
+    per seed, stands out from 0; one that falls and rises again does neither, and the claim does not hold of it.
     """
     runs, survival = _load(sweep, where)
     shape, columns = _keys(runs)
@@ -110,7 +112,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
             trend, answer = _trend(at)
             above, stays = _stays_above(over_seeds(at, [*shape, SIZE], ["ratio"]))
             told.append(f"at P > {threshold:g} it {trend}, {above}")
-            if answer in ("rises", "flat") or stays == "no":
+            if answer in ("rises", "turns", "flat") or stays == "no":
                 answers.append("fails")
             else:
                 answers.append("holds" if (answer, stays) == ("falls", "yes") else "unsure")
@@ -127,11 +129,15 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
             if held or failed
             else "Cannot be said from these runs."
         )
-    end = "Slopes are in artifacts per triple and doubling of parameters, with 95 % Student t intervals over seeds."
+    end = (
+        "Trends are judged by the rank correlation of ratio and size within a seed; a curve turns where both of its "
+        f"legs stand out from the noise and the shorter is at least {TURN:g} of the longer. 95 % Student t intervals "
+        "over seeds."
+    )
     return "\n".join([start, *sentences, end])
 
 
-def _load(sweep: Path, where: Where | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _load(sweep: Path | SweepFolder, where: Where | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the finished runs and their survival curves; `fitted` says whether every seed of that size fits."""
     runs = load_finished(sweep, where).assign(run_fits=lambda frame: fully_fitted(frame))
     survival = load_survival(sweep, THRESHOLDS, where=where)
@@ -161,24 +167,54 @@ def _size_name(size: float, shape: list[str], part: pd.DataFrame) -> str:
 
 
 def _trend(at: pd.DataFrame) -> tuple[str, str]:
-    """Return the trend in words, and whether it `falls`, `rises`, is `flat` or is `unsure`."""
-    means = at.groupby(SIZE)["ratio"].mean().sort_index()
-    # A seed that lacks a size would have a slope of other sizes than the rest.
-    whole = [seed for _, seed in at.groupby("seed") if seed[SIZE].nunique() == len(means)]
-    slope = student_t([float(np.polyfit(np.log2(seed[SIZE].astype(float)), seed["ratio"], 1)[0]) for seed in whole])
-    ends = f"from {means.iloc[0]:.3g} to {means.iloc[-1]:.3g}"
-    if slope.seeds < 2:
-        direction = "falls" if means.iloc[-1] < means.iloc[0] else "rises"
-        return f"{direction} {ends} (too few seeds for an interval)", "unsure"
-    if slope.below(0) or slope.above(0):
-        word = "falls" if slope.below(0) else "rises"
-        steps = np.diff(means)
-        crooked = "" if (steps <= 0).all() or (steps >= 0).all() else ", not at every step"
-        return f"{word} {ends} (slope {slope}{crooked})", word
-    doublings = float(np.log2(means.index[-1] / means.index[0]))
-    if max(-slope.low, slope.high) * doublings < FLAT * means.mean():
-        return f"is flat, {ends} (slope {slope})", "flat"
-    return f"has no trend that stands out from the noise, {ends} (slope {slope})", "unsure"
+    """Return the trend in words, and whether it `falls`, `rises`, `turns`, is `flat` or is `unsure`."""
+    means = at.groupby(SIZE)["ratio"].mean()
+    # A seed that lacks a size would have a trend of other sizes than the rest.
+    whole = at.pivot_table(index="seed", columns=SIZE, values="ratio").dropna()
+    first, last = means.index[0], means.index[-1]
+    steps = np.diff(means)
+    crooked = "" if (steps <= 0).all() or (steps >= 0).all() else ", not at every step"
+    ends = f"from {means[first]:.3g} to {means[last]:.3g}"
+    if len(whole) < 2:
+        direction = "falls" if means[last] < means[first] else "rises"
+        return f"{direction} {ends}{crooked} (too few seeds for an interval)", "unsure"
+    if turn := _turn(whole):
+        return turn, "turns"
+    correlation = student_t(_rank_correlation(seed) for _, seed in whole.iterrows()).within(-1, 1)
+    told = f"(rank correlation {correlation}{crooked})"
+    if correlation.below(0) or correlation.above(0):
+        word = "falls" if correlation.below(0) else "rises"
+        return f"{word} {ends} {told}", word
+    change = student_t(whole[last] - whole[first])
+    if max(-change.low, change.high) < FLAT * means.mean():
+        return f"is flat, {ends} {told}", "flat"
+    return f"has no trend that stands out from the noise, {ends} {told}", "unsure"
+
+
+def _rank_correlation(ratios: pd.Series[float]) -> float:
+    """Return Spearman's rank correlation of one seed's ratios with its sizes; 0 where all ratios are equal."""
+    ranks = ratios.rank().to_numpy()
+    return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) if ranks.std() else 0.0
+
+
+def _turn(ratios: pd.DataFrame) -> str:
+    """Return in words where curves that fall and rise again, or the other way round, turn; nothing where they do not.
+
+    `ratios` has a row per seed and a column per size. Both legs must stand out from the noise, seed by seed.
+    """
+    values, means = ratios.to_numpy(), ratios.to_numpy().mean(0)
+    for place, sign, words in (
+        (int(means.argmin()), 1, ("U-shaped", "falls", "rises")),
+        (int(means.argmax()), -1, ("an inverted U", "rises", "falls")),
+    ):
+        shorter, longer = sorted(student_t(sign * (values[:, end] - values[:, place])) for end in (0, -1))
+        if shorter.above(0) and longer.above(0) and shorter.mean >= TURN * longer.mean:
+            shape, there, back = words
+            return (
+                f"is {shape}: {there} from {means[0]:.3g} to {means[place]:.3g} at {ratios.columns[place]:,} "
+                f"parameters and {back} to {means[-1]:.3g}"
+            )
+    return ""
 
 
 def _stays_above(means: pd.DataFrame) -> tuple[str, str]:

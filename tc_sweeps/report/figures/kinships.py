@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys
+from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys, to_the_end
 from tc_sweeps.report.intervals import Interval, judge, student_t, sum_up, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "Generalizations and hallucinations are both artifacts of the completion, which the model cannot tell apart: they "
@@ -21,38 +23,47 @@ CLAIM = (
 )
 
 RECALL, SHARE, PER_CONTEXT = "generalization/recall", "hallucination/share", "hallucination/per_context"
+NUMBER = "hallucination/count"
+WRONG = {PER_CONTEXT: "hallucinations per context", NUMBER: "the number of hallucinations"}
 ATTAINABLE = "generalization/attainable_recall"
 FRACTION = "training fraction"
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return recall and hallucination over training, and one against the other.
 
     Colours are training fractions, so that only the names of the axes have those of generalization and hallucination.
-    Line styles are the other swept keys (widths); lines are means and bands 95 % Student t intervals over seeds. Thin
-    horizontal lines are the recall that can be attained, where that is below 1.
+    Line styles are the other swept keys (widths); lines are means and bands 95 % Student t intervals over seeds, of
+    runs as in `to_the_end`; they are faint where some of these have no value. Thin horizontal lines are the recall that
+    can be attained, where that is below 1.
     """
     curves = _curves(sweep, where)
     others = _others(curves)
+    curves = to_the_end(curves, [FRACTION, *others])
     fractions = sorted(curves[FRACTION].unique())
     colours = dict(zip(fractions, style.shades(len(fractions)), strict=True))
     kinds = [values for values, _ in split(curves, others)]
     wrong = PER_CONTEXT if curves[PER_CONTEXT].notna().any() else SHARE
     figure = style.new_figure(12.5, 4.6)
     left, middle, right = figure.subplots(1, 3)
+    counts, faint = [], False
     for values, part in split(curves, others):
         linestyle = style.LINES[kinds.index(values) % len(style.LINES)]
         marker = style.MARKERS[kinds.index(values) % len(style.MARKERS)]
         for fraction, runs in part.groupby(FRACTION):
             colour = colours[fraction]
             means = over_seeds(runs, ["step"], list(dict.fromkeys([RECALL, SHARE, wrong])))
-            by_metric = {metric: rows.sort_values("step") for metric, rows in means.groupby("metric")}
+            by_metric = {metric: rows.reset_index(drop=True) for metric, rows in means.groupby("metric")}
+            counts += [rows["runs"].max() for rows in by_metric.values()]
+            faint |= any(style.fewer(rows).any() for rows in by_metric.values())
             style.draw_band(left, by_metric[RECALL], "step", colour=colour, linestyle=linestyle)
             style.draw_band(middle, by_metric[SHARE], "step", colour=colour, linestyle=linestyle)
-            path_x, path_y = by_metric[RECALL]["mean"].to_numpy(), by_metric[wrong]["mean"].to_numpy()
-            right.plot(path_x, path_y, color=colour, linestyle=linestyle, marker=".", markersize=3)
-            right.plot(path_x[-1:], path_y[-1:], color=colour, linestyle="none", marker=marker, markersize=7)
+            x, y = by_metric[RECALL], by_metric[wrong]
+            whole = ~(style.fewer(x) | style.fewer(y))
+            path: Any = {"color": colour, "linestyle": linestyle, "marker": ".", "markersize": 3}
+            style.draw_curve(right, x["mean"], y["mean"], whole, **path)
+            right.plot(x["mean"].iloc[-1:], y["mean"].iloc[-1:], color=colour, marker=marker, markersize=7)
     for fraction, runs in curves.groupby(FRACTION):
         attainable = runs[ATTAINABLE].mean()
         if attainable < 1:
@@ -72,8 +83,9 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
         label.set_color(style.GENERALIZATION)
     for label in (middle.yaxis.label, right.yaxis.label):
         label.set_color(style.HALLUCINATION)
-    seeds = curves.groupby([FRACTION, *others], dropna=False)["run_id"].nunique()
-    style.headline(figure, what_is_drawn(seeds.tolist(), "curve"), where)
+    style.headline(
+        figure, f"{what_is_drawn(counts, 'curve')}; on the right means alone, with a marker where training ends", where
+    )
     handles = [style.line(f"trained on {fraction:.0%} of the contexts", colours[fraction]) for fraction in fractions]
     if others:
         handles += [
@@ -86,28 +98,32 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
         ]
     if (curves[ATTAINABLE] < 1).any():
         handles.append(style.line("attainable recall", linestyle=(0, (1, 3)), linewidth=1))
+    if faint:
+        handles.append(style.fewer_entry())
     style.legend_below(figure, handles)
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return recall and hallucination at the last evaluation per training fraction, and whether both grew together.
 
     Growing together is measured in each run as the correlation, over its evaluations, of recall with hallucinations per
-    labelled unseen context (their number, where that is undefined).
+    labelled unseen context (their number, where that is undefined in all runs). Not with their share of the labelled
+    artifacts, which falls where recall grows.
     """
     curves = _curves(sweep, where)
     others = _others(curves)
+    wrong = PER_CONTEXT if curves[PER_CONTEXT].notna().any() else NUMBER
     sentences, both, together = [], [], []
     for values, part in split(curves, [FRACTION, *others]):
         fraction = values.pop(FRACTION)
         last = part[part["step"] == part.groupby("run_id")["step"].transform("max")]
         at_end = {metric: student_t(last[metric]) for metric in (RECALL, SHARE)}
-        growth = _mean_correlation([_correlation(run) for _, run in part.groupby("run_id")])
+        growth = _mean_correlation([_correlation(run, wrong) for _, run in part.groupby("run_id")])
         name = ", ".join(filter(None, [f"trained on {fraction:.0%}", style.describe(values)]))
         sentences.append(
             f"{name}: recall {_told(at_end[RECALL])}, hallucination share {_told(at_end[SHARE])}, "
-            f"correlation over training {_told(growth)}."
+            f"correlation of recall with {WRONG[wrong]} over training {_told(growth)}."
         )
         both.append(judge([at_end[RECALL], at_end[SHARE]]))
         together.append(judge([growth]))
@@ -122,7 +138,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     )
 
 
-def _curves(sweep: Path, where: Where | None) -> pd.DataFrame:
+def _curves(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     finished = load_finished(sweep, where)
     curves = load_curves(sweep, where=where)
     curves = curves[curves["run_id"].isin(finished["run_id"])]
@@ -138,8 +154,7 @@ def _others(curves: pd.DataFrame) -> list[str]:
     return [key for key in swept_keys(curves) if key not in ("data.held_out_fraction", "data.num_sentences")]
 
 
-def _correlation(run: pd.DataFrame) -> float:
-    wrong = PER_CONTEXT if run[PER_CONTEXT].notna().any() else "hallucination/count"
+def _correlation(run: pd.DataFrame, wrong: str) -> float:
     pairs = run[[RECALL, wrong]].dropna().to_numpy(float)
     if len(pairs) < 3 or (pairs.std(axis=0) == 0).any():
         return float("nan")

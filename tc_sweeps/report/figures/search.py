@@ -20,6 +20,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.curves import labelled
 from tc_sweeps.report.trials import best_text, best_trials, load_trials
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = "None of the paper's: a search shows which settings came out best, and how many were tried for it."
 
@@ -29,7 +30,7 @@ WITHOUT = {"pruned": "|", "failed": "x"}  # trials without a value, as marks alo
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return the values of the complete trials.
 
     One objective: value against the number of the trial, with the best so far as a line and marks for trials that were
@@ -45,7 +46,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return _draw_one(trials, complete) if len(trials.attrs["objectives"]) == 1 else _draw_several(trials, complete)
 
 
-def verdict(sweep: Path, _: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, _: Where | None = None) -> str:
     """Return how many trials there are, and the best of them."""
     return best_text(load_trials(sweep))
 

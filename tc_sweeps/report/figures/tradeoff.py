@@ -19,6 +19,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import listed, load_finished, split, swept_keys
 from tc_sweeps.report.intervals import Interval, half_width, student_t, what_is_drawn
 from tc_sweeps.report.where import Where, spell_value
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "Generalizations and hallucinations are both artifacts, so strategies that mitigate hallucinations might impact "
@@ -59,7 +60,7 @@ class Trade:
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return, for every world, recall kept and precision against hallucinations removed, one line per method.
 
     Points are strengths, means over seeds with 95 % Student t intervals in both directions. On the dashed diagonal
@@ -79,9 +80,9 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
         _draw_frontier(upper, inside)
         for trade in inside:
             marker = style.MARKERS[methods.index(trade.method) % len(style.MARKERS)]
-            _draw_trade(upper, trade.removed, trade.kept, colours[trade.method], marker, start=1.0)
+            _draw_trade(upper, trade.removed, trade.kept, colours[trade.method], marker, start=1.0, most=np.inf)
             before = float(np.nanmean(trade.precision_before))
-            _draw_trade(lower, trade.removed, trade.precision, colours[trade.method], marker, start=before)
+            _draw_trade(lower, trade.removed, trade.precision, colours[trade.method], marker, start=before, most=1.0)
         lower.axhline(float(np.nanmean(inside[0].precision_before)), color=style.GREY, linestyle="--", linewidth=1)
         upper.set_title(world)
         lower.set_xlabel("share of hallucinations removed", color=style.HALLUCINATION)
@@ -102,7 +103,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return what each method costs in each world, and in how many of them this is in proportion.
 
     The slope is the share of recall lost per share of hallucinations removed, by least squares through the point
@@ -155,7 +156,7 @@ def hypervolume(removed: np.ndarray, kept: np.ndarray) -> float:
     return float(((edges[:-1] - edges[1:]) * best).sum())
 
 
-def _trades(sweep: Path, where: Where | None) -> list[Trade]:
+def _trades(sweep: Path | SweepFolder, where: Where | None) -> list[Trade]:
     """Return what every method does in every world, of the seeds that have a run at each of its strengths."""
     runs = load_finished(sweep, where)
     if RECALL not in runs or not runs[RECALL].notna().any() or not runs[WRONG].notna().any():
@@ -249,16 +250,29 @@ def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 # -------------------------------------------------------------------------------------------------------------- drawing
 
 
-def _draw_trade(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, marker: str, *, start: float) -> None:
-    """Draw the means of a trade from its start, with bars in both directions."""
+def _draw_trade(
+    axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, marker: str, *, start: float, most: float
+) -> None:
+    """Draw the means of a trade from its start, with bars in both directions.
+
+    Bars end where no value lies beyond: not more than all hallucinations can be removed, and y is from 0 to `most`.
+    """
     told = ~np.isnan(y).any(0)
     x, y = x[:, told], y[:, told]
-    count = np.full(x.shape[1], len(x))
-    bars = [half_width(v.std(0, ddof=1), count) if len(v) > 1 else None for v in (x, y)]
+    bars = [_bars(x, -np.inf, 1.0), _bars(y, 0.0, most)] if len(x) > 1 else [None, None]
     axes.plot([0, *x.mean(0)], [start, *y.mean(0)], color=colour, linewidth=1)
     axes.errorbar(
         x.mean(0), y.mean(0), xerr=bars[0], yerr=bars[1], fmt=marker, color=colour, markersize=4, elinewidth=0.7
     )
+
+
+def _bars(values: np.ndarray, least: float, most: float) -> np.ndarray:
+    """Return how far the intervals of means reach below and above them, [2, K]."""
+    means = values.mean(0)
+    half = half_width(values.std(0, ddof=1), np.full(values.shape[1], len(values)))
+    # A mean may lie beyond its bound by rounding.
+    low, high = np.maximum(means - half, least), np.minimum(means + half, most)
+    return np.stack([means - low, high - means]).clip(min=0)
 
 
 def _draw_frontier(axes: Axes, trades: list[Trade]) -> None:

@@ -11,6 +11,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.frame import fully_fitted, load_finished, over_seeds, split, swept_keys
 from tc_sweeps.report.intervals import Interval, what_is_drawn
 from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
     "Toy models trained on random triples have very many artifacts, anywhere from 5 to 20 times the number of training "
@@ -21,7 +22,7 @@ NEAR = 0.05  # ratios that differ by less, relatively, are called the same
 
 
 @style.styled
-def draw(sweep: Path, where: Where | None = None) -> Figure:
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return artifacts per distinct training triple against the vocabulary, a line for each width.
 
     Bars are 95 % Student t intervals over seeds. Dashed lines are the ceiling of a model that gives every training
@@ -52,7 +53,7 @@ def draw(sweep: Path, where: Where | None = None) -> Figure:
     return figure
 
 
-def verdict(sweep: Path, where: Where | None = None) -> str:
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return the ratio at every size that is fully fitted, and whether it depends on the size."""
     runs = _runs(sweep, where)
     sentences, means = [], []
@@ -76,7 +77,7 @@ def verdict(sweep: Path, where: Where | None = None) -> str:
     )
 
 
-def _runs(sweep: Path, where: Where | None) -> pd.DataFrame:
+def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     runs = load_finished(sweep, where)
     ngrams = runs["corpus/train_ngrams"].astype(float)
     ceiling = runs["corpus/ceiling_at_perfect_fit"].astype(float) / ngrams

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from tc_sweeps.report.frame import Sweep
 from tc_sweeps.report.html.page import page
 from tc_sweeps.report.html.payload import gather
 from tc_sweeps.report.where import Where, name_where
@@ -17,8 +19,15 @@ __all__ = ["write_report"]
 LEAST_BYTES, BYTES_PER_RUN, MOST_BYTES = 5_000_000, 1_000, 10_000_000
 
 
-def write_report(sweeps: str | Path | Sequence[str | Path], *, where: Where | None = None) -> Path:
-    """Write the report of a sweep, or of several into the folder of the first one; return its path.
+class Report(NamedTuple):
+    """The file of a report, and what its numbers do not hold as its reader should know: a sentence or two, or none."""
+
+    path: Path
+    unfinished: str
+
+
+def write_report(sweeps: Sweep | Sequence[Sweep], *, where: Where | None = None) -> Report:
+    """Write the report of a sweep, or of several into the folder of the first one.
 
     It is one file, `report.html`, with everything in it: means over seeds against every axis, curves over training,
     survival curves, a table of all runs and the details of those that fit into 5 MB (of some thousand runs 10 MB).
@@ -26,10 +35,10 @@ def write_report(sweeps: str | Path | Sequence[str | Path], *, where: Where | No
     in its name. Runs need not have finished. Raises `ConfigError` where there is no such sweep, no run in any, or none
     that is chosen.
     """
-    gathered = gather([sweeps] if isinstance(sweeps, str | Path) else sweeps, where)
+    gathered = gather([sweeps] if isinstance(sweeps, Sweep) else sweeps, where)
     room = min(max(LEAST_BYTES, BYTES_PER_RUN * len(gathered.runs)), MOST_BYTES)
     empty = page(gathered.title, gathered.sweeps, "")
     text = page(gathered.title, gathered.sweeps, gathered.payload(room - len(empty.encode())))
     path = gathered.folder / f"report{name_where(where)}.html"
     replace_text(path, text)
-    return path
+    return Report(path, gathered.unfinished())

@@ -53,21 +53,28 @@ function shade(share) {
     .join("")}`;
 }
 
-/** The colours of an axis' values: shades for numbers in order, the palette for names. */
-function coloursOf(axis, colours) {
-  const ordered = (axis.numeric && axis.values.length > 2) || axis.values.length > colours.series.length;
+/** So many colours: shades for what is in order or more than the palette has, else the palette. */
+function coloursOf(count, ordered, colours) {
   const [low, high] = colours.shades;
-  const last = Math.max(1, axis.values.length - 1);
-  return axis.values.map((_, place) => (ordered ? shade(low + ((high - low) * place) / last) : colours.series[place]));
+  const shaded = (ordered && count > 2) || count > colours.series.length;
+  return Array.from({ length: count }, (_, place) =>
+    shaded ? shade(low + ((high - low) * place) / Math.max(1, count - 1)) : colours.series[place],
+  );
 }
 
-/** What gives a group its colour, dash and marker. */
-function stylist(colours, fallback) {
-  const { colour, dash } = styled();
-  const palette = colour < 0 ? [] : coloursOf(data.axes[colour], colours);
+/** What gives a group its colour, dash and marker on lines along the axis `run`.
+ *
+ * Groups without a place on an axis look like one more value of it. */
+function stylist(colours, fallback, run = along()) {
+  const { colour, dash } = styled(run);
+  const lines = [...new Set(data.groups.map((group) => lineOf(group, run)))];
+  const { values, numeric } = data.axes[colour] ?? { values: lines, numeric: false };
+  const palette = coloursOf(values.length, numeric, colours);
+  const place = (group) => (colour === EACH ? lines.indexOf(lineOf(group, run)) : group.values[colour]);
   return (group) => {
-    const mark = dash < 0 ? 0 : group.values[dash] % DASHES.length;
-    return { colour: colour < 0 ? fallback : palette[group.values[colour]], dash: DASHES[mark], symbol: SYMBOLS[mark] };
+    const mark = dash < 0 ? 0 : (group.values[dash] ?? data.axes[dash].values.length) % DASHES.length;
+    const own = colour === -1 ? fallback : (palette[place(group)] ?? colours.quiet);
+    return { colour: own, dash: DASHES[mark], symbol: SYMBOLS[mark] };
   };
 }
 

@@ -1,6 +1,7 @@
 /* The report's page: reads the data that stand in it, and draws them.
 
-tools.js, charts.js, view.js, run.js and this file are joined in this order into one script of the page.
+tools.js, charts.js, view.js, curves.js, panels.js, run.js and this file are joined in this order into one script of the
+page.
 From data to picture: `view` (what the reader chose, kept in the address) -> `shownGroups` -> `linesOf` -> traces, and
 the same lines as a table and as CSV. A group is never joined with another: each has a mean of its own.
 What a user typed (names, tokens, reasons) reaches the document by textContent alone, and plotly by `plain`.
@@ -14,352 +15,7 @@ checkboxes (input[data-value=INDEX], button[data-all], button[data-none]) of a f
 #tensor-threshold #tensor-drawn #run-config #run-close.
 body[data-state] is `unpacking`, `ready` or `failed`. */
 
-const MOST_LINES = 200; // more cannot be told apart, and take seconds to draw
-const MOST_BANDS = 40; // above this many lines intervals cover each other
-const MOST_ENTRIES = 14; // of an axis in the legend
 const PAGE = 50; // rows of the table at a time
-const INTERVAL = "mean over seeds with its 95 % Student t interval";
-
-// -------------------------------------------------------------------------------------------------------------- curves
-
-/** The x axis of the curves. */
-function xScale() {
-  const log = view.log.has("x");
-  if (view.x === "step") return { ...scale("training step", log) };
-  const axis = data.axes[axisIndex(view.x)];
-  if (!axis) return { ...scale(view.x, log), rangemode: "normal" };
-  if (!isNumeric(axis)) {
-    return {
-      title: axisName(axis),
-      tickvals: axis.values.map((_, place) => place),
-      ticktext: axis.values.map((value) => plain(spellValue(value), 20)),
-      range: [-0.4, axis.values.length - 0.6],
-    };
-  }
-  // Ticks where values were tried, as far as they can be read.
-  return {
-    ...scale(axisName(axis), log),
-    rangemode: "normal",
-    ...(axis.values.length <= 8 ? { tickvals: axis.values, ticktext: axis.values.map(spell) } : {}),
-  };
-}
-
-/** What hovering says of a point: its group, the runs behind it, and the numbers. */
-function hover(group, ...said) {
-  const named = group.runs.slice(0, 4).map((run) => plain(runName(run)));
-  const more = group.runs.length > 4 ? [`and ${group.runs.length - 4} more`] : [];
-  return [
-    ...said,
-    ...valuesOf(group).map((text) => plain(text, 46)),
-    "",
-    `${counted(group.runs.length, "run")}:`,
-    ...named,
-    ...more,
-  ].join("<br>");
-}
-
-/** `12.3 [11.8, 12.8]`. */
-function withInterval({ mean, low, high }) {
-  return low === null || low === undefined ? spell(mean) : `${spell(mean)} [${spell(low)}, ${spell(high)}]`;
-}
-
-function drawCurves(groups) {
-  const colours = theme();
-  const all = linesOf(groups);
-  const lines = spread(all, MOST_LINES);
-  const style = stylist(colours, metricColour(view.y, colours));
-  const stepwise = view.x === "step";
-  const banded = stepwise && lines.length <= MOST_BANDS;
-  const log = view.log.has("y");
-  const bands = banded ? lines.map(({ group, points }) => band(points, style(group).colour, lines.length, log)) : [];
-  const ceilings = ceilingTraces(lines, style);
-  const curves = lines.map((line) => curveTrace(line, style(line.group), stepwise, lines.length));
-  const axes = { xaxis: xScale(), yaxis: scale(view.y, log, metric(view.y).share) };
-  const click = (group) => listRuns(data.groups[group]);
-  draw("chart", [...bands, ...ceilings, ...curves], axes, { why: whyEmpty(groups), click });
-  $("drawn").replaceChildren(...drawnSentence(lines, all.length, banded, stepwise));
-  drawLegend(groups, colours, ceilings.length > 0, metricColour(view.y, colours));
-  const [header, rows] = [curveHeader(), curveRows(all)];
-  setNumbers("chart-numbers", header, rows);
-  $("download-curves").onclick = () => download("curves", header, rows);
-}
-
-function curveTrace(line, { colour, dash, symbol }, stepwise, count) {
-  const { points } = line;
-  return {
-    type: "scatter",
-    mode: stepwise && (count > MOST_BANDS || points.length > 60) ? "lines" : "lines+markers",
-    x: points.map((point) => point.x),
-    y: points.map((point) => point.mean),
-    line: { color: colour, dash, width: count > MOST_BANDS ? 1.2 : 2 },
-    marker: { color: colour, symbol: stepwise ? "circle" : symbol, size: stepwise ? 4 : 8 },
-    customdata: points.map((point) => point.group.index),
-    ...(stepwise ? {} : { error_y: bars(points, colour, ["mean", "low", "high"]) }),
-    hoverinfo: "text",
-    hovertext: points.map((point) =>
-      hover(
-        point.group,
-        `<b>${plain(view.y)} ${withInterval(point)}</b>`,
-        `at ${stepwise ? "step" : plain(view.x)} ${plain(xText(point))}`,
-      ),
-    ),
-  };
-}
-
-/** The x of a point in words. */
-function xText(point) {
-  const place = axisIndex(view.x);
-  return place < 0 ? spell(point.x) : spellValue(data.axes[place].values[point.group.values[place]]);
-}
-
-/** The ceilings of the lines, each drawn once where several lines of a colour have the same. */
-function ceilingTraces(lines, style) {
-  const drawn = new Map();
-  for (const { group, points } of lines) {
-    if (points.every((point) => point.ceiling === null)) continue;
-    const { colour } = style(group);
-    const [x, y] = [points.map((point) => point.x), points.map((point) => point.ceiling)];
-    drawn.set([colour, ...x, ...y].join(), {
-      type: "scatter",
-      mode: points.length > 1 ? "lines" : "markers",
-      x,
-      y,
-      line: { color: faded(colour, 0.8), dash: CEILING, width: 1 },
-      marker: { symbol: "line-ew-open", size: 16, color: colour },
-      hoverinfo: "text",
-      hovertext: points.map((point) => hover(point.group, `<b>ceiling ${spell(point.ceiling)}</b>`)),
-    });
-  }
-  return [...drawn.values()];
-}
-
-function whyEmpty(groups) {
-  if (!groups.length) return "The filters leave no run.";
-  return `${visible(view.y)} is undefined in all runs shown${view.x === "step" ? "" : " that have finished"}.`;
-}
-
-/** The sentences above the curves: what is drawn, and what is left out. */
-function drawnSentence(lines, count, banded, stepwise) {
-  const { about } = metric(view.y);
-  const what = [
-    h("strong", visible(view.y)),
-    about ? ` (${visible(about)})` : "",
-    ` against ${stepwise ? "the training step" : visible(view.x)}.`,
-  ];
-  if (!lines.length) return what;
-  const groups = new Set(lines.flatMap((line) => line.points.map((point) => point.group)));
-  const runs = [...groups].map((group) => group.final[view.y]?.[3] ?? group.runs.length);
-  const [few, many] = extent(runs);
-  const each = few === many ? counted(few, "run") : `${few} to ${many} runs`;
-  const said = [` Each point is the ${INTERVAL}; ${each} a point.`];
-  if (many === 1) said[0] = " Each point is one run, hence without an interval.";
-  const { run, colour, dash } = styled();
-  const differs = (place) => new Set([...groups].map((group) => group.values[place])).size > 1;
-  const same = data.axes.filter((_, place) => ![run, colour, dash].includes(place) && differs(place));
-  if (same.length) said.push(` Lines of one colour and dash differ in ${listed(same.map(axisName))}.`);
-  if (count > lines.length)
-    said.push(
-      ` Of ${spell(count)} lines ${lines.length} are drawn, spread evenly: filter to see others; the CSV has all.`,
-    );
-  if (stepwise && !banded) said.push(` Intervals are left out above ${MOST_BANDS} lines; hovering tells them.`);
-  return [...what, ...said];
-}
-
-/** A key for colour, dash and ceiling: a page's own, since one entry per line would not fit. */
-function drawLegend(groups, colours, ceiling, fallback) {
-  const { colour, dash } = styled();
-  const entries = (place, look) => {
-    const { values } = data.axes[place];
-    const used = new Set(groups.map((group) => group.values[place]));
-    const shown = [...values.keys()].filter((index) => used.has(index));
-    const every = Math.ceil(shown.length / MOST_ENTRIES);
-    const told = shown.filter((_, order) => order % every === 0 || order === shown.length - 1);
-    const entry = (index) => h("span", { class: "entry" }, swatch(...look(index)), short(spellValue(values[index])));
-    return h("li", h("b", axisName(data.axes[place])), told.map(entry));
-  };
-  const palette = colour < 0 ? [] : coloursOf(data.axes[colour], colours);
-  const words = "ceiling, the most artifacts that any model can have";
-  const line = swatch(colour < 0 ? fallback : colours.ink, CEILING, 1);
-  $("legend").replaceChildren(
-    ...(colour < 0 ? [] : [entries(colour, (index) => [palette[index], "solid"])]),
-    ...(dash < 0 ? [] : [entries(dash, (index) => [colours.ink, DASHES[index]])]),
-    ...(ceiling ? [h("li", h("span", { class: "entry" }, line, words))] : []),
-  );
-}
-
-function axisCells(group) {
-  return data.axes.map((axis, place) => axis.values[group.values[place]]);
-}
-
-function curveHeader() {
-  const x = view.x === "step" || axisIndex(view.x) < 0 ? [view.x] : [];
-  return [
-    ...data.axes.map((axis) => axis.key),
-    ...x,
-    view.y,
-    "low",
-    "high",
-    ...(view.x === "step" ? [] : ["runs"]),
-    "ceiling",
-  ];
-}
-
-function curveRows(lines) {
-  const withX = view.x === "step" || axisIndex(view.x) < 0;
-  return lines
-    .flatMap((line) => line.points)
-    .filter((point) => point.mean !== null)
-    .map((point) => [
-      ...axisCells(point.group),
-      ...(withX ? [point.x] : []),
-      point.mean,
-      point.low,
-      point.high,
-      ...(view.x === "step" ? [] : [point.n]),
-      point.ceiling,
-    ]);
-}
-
-// ----------------------------------------------------------------------------------------------------- two more charts
-
-/** What both panels share: lines of groups in the colours of the curves, their numbers, a CSV and a sentence. */
-function drawPanel(id, groups, { pointsOf, traceOf, header, cells, axes, sentence, why }) {
-  if ($(`${id}-panel`).hidden) return;
-  const colours = theme();
-  const style = stylist(colours, colours.series[0]);
-  const all = groups.map((group) => ({ group, points: pointsOf(group) })).filter((line) => line.points.length);
-  const lines = spread(all, MOST_LINES);
-  draw(
-    id,
-    lines.flatMap(({ group, points }) => traceOf(group, points, style(group), lines)),
-    axes,
-    { why, click: (group) => listRuns(data.groups[group]) },
-  );
-  const left = all.length > lines.length ? ` Of ${spell(all.length)} groups ${lines.length} are drawn.` : "";
-  const looks = $("legend").childElementCount ? " Colours and dashes as above." : "";
-  $(`${id}-drawn`).textContent = `${sentence}${looks}${left}`;
-  const names = [...data.axes.map((axis) => axis.key), ...header];
-  const rows = all.flatMap((line) => line.points).map((point) => [...axisCells(point.group), ...cells(point)]);
-  setNumbers(`${id}-numbers`, names, rows);
-  $(`download-${id}`).onclick = () => download(id, names, rows);
-}
-
-/** What a group's line in a panel has in any case. */
-function panelTrace(group, points, { colour, dash }) {
-  return {
-    type: "scatter",
-    mode: "lines",
-    x: points.map((point) => point.x),
-    y: points.map((point) => point.mean),
-    line: { color: colour, dash, width: 1.8 },
-    customdata: points.map(() => group.index),
-    hoverinfo: "text",
-  };
-}
-
-function drawSurvival(groups) {
-  const log = view.log.has("survival");
-  const pointsOf = (group) => {
-    const [means, lows, highs] = group.survival?.ratio ?? [];
-    const points = (group.survival?.threshold ?? []).map((threshold, place) => ({
-      group,
-      threshold,
-      x: logOdds(threshold),
-      mean: means[place],
-      low: lows[place],
-      high: highs[place],
-    }));
-    return points.filter((point) => point.mean !== null && (!log || point.mean > 0));
-  };
-  const traceOf = (group, points, style, lines) => [
-    ...(lines.length > MOST_BANDS ? [] : [band(points, style.colour, lines.length, log)]),
-    {
-      ...panelTrace(group, points, style),
-      hovertext: points.map((point) =>
-        hover(group, `<b>${withInterval(point)} per training n-gram</b>`, `above P = ${spell(point.threshold)}`),
-      ),
-    },
-  ];
-  drawPanel("survival", groups, {
-    pointsOf,
-    traceOf,
-    header: ["threshold", "artifacts per training n-gram", "low", "high"],
-    cells: (point) => [point.threshold, point.mean, point.low, point.high],
-    axes: {
-      xaxis: thresholdScale(groups.flatMap((group) => group.survival?.threshold ?? [])),
-      yaxis: scale("artifacts per training n-gram", log),
-    },
-    sentence: `Artifacts per distinct training n-gram above each threshold, at the end of training: ${INTERVAL}.`,
-    why: "There is no survival curve among the runs shown.",
-  });
-}
-
-function drawTradeoff(groups) {
-  const ends = view.when === "end";
-  const what = ends
-    ? `Each point is a group at the end of training, the ${INTERVAL} in both directions.`
-    : "Each line is a group over training, the mean over its seeds; the large marker is its end.";
-  drawPanel("tradeoff", groups, {
-    pointsOf: ends ? endPoints : trainingPoints,
-    traceOf: (group, points, style) => [tradeoffTrace(group, points, style, ends)],
-    header: [...(ends ? [] : ["step"]), ...[WRONG, RECALL].flatMap((name) => [name, `${name} low`, `${name} high`])],
-    cells: (point) => [
-      ...(ends ? [] : [point.step]),
-      point.x,
-      point.xLow,
-      point.xHigh,
-      point.mean,
-      point.low,
-      point.high,
-    ],
-    axes: { xaxis: scale(WRONG, false), yaxis: { ...scale(RECALL, false), range: [0, 1.03] } },
-    sentence: `Recall, the share of the held-out n-grams that the model says, against hallucinations per labelled unseen
-      context. ${what} Up and to the left is better.`,
-    why: "Recall or hallucinations are undefined in all runs shown.",
-  });
-}
-
-/** A point of the panel from [mean, low, high] of both metrics; none where one is undefined. */
-function tradeoffPoint(group, recall, wrong, step) {
-  if ((recall?.[0] ?? null) === null || (wrong?.[0] ?? null) === null) return [];
-  const [[mean, low, high], [x, xLow, xHigh]] = [recall, wrong];
-  return [{ group, step, x, xLow, xHigh, mean, low, high }];
-}
-
-function endPoints(group) {
-  return tradeoffPoint(group, group.final[RECALL], group.final[WRONG], null);
-}
-
-function trainingPoints(group) {
-  const at = (name, place) => group.curves[name]?.map((part) => part[place]);
-  return (group.curves.step ?? []).flatMap((step, place) =>
-    tradeoffPoint(group, at(RECALL, place), at(WRONG, place), step),
-  );
-}
-
-function tradeoffTrace(group, points, style, ends) {
-  const { colour, symbol } = style;
-  const wrong = (point) => withInterval({ mean: point.x, low: point.xLow, high: point.xHigh });
-  return {
-    ...panelTrace(group, points, style),
-    mode: ends ? "markers" : "lines+markers",
-    marker: { color: colour, symbol, size: points.map((_, place) => (place === points.length - 1 ? 9 : 3)) },
-    ...(ends
-      ? {
-          error_y: bars(points, colour, ["mean", "low", "high"]),
-          error_x: bars(points, colour, ["x", "xLow", "xHigh"]),
-        }
-      : {}),
-    hovertext: points.map((point) =>
-      hover(
-        group,
-        `<b>recall ${withInterval(point)}</b>`,
-        `<b>hallucinations per context ${wrong(point)}</b>`,
-        ends ? "at the end" : `at step ${spell(point.step)}`,
-      ),
-    ),
-  };
-}
 
 // ------------------------------------------------------------------------------------------------------- lists of runs
 
@@ -429,8 +85,10 @@ function drawTable(groups) {
       shown.map((one) => one.name),
       runs.map((run) => shown.map((one) => data.table.values[one.place][run])),
     );
-  const shownOf = (part, all, noun) => `${counted(part.length, noun)} of ${spell(all.length)}`;
-  const words = `${shownOf(runs, groupOf, "run")} shown, in ${shownOf(groups, data.groups, "group")}.`;
+  const shownOf = (part, all, noun) =>
+    part.length < all.length ? `${spell(part.length)} of ${counted(all.length, noun)}` : counted(all.length, noun);
+  const words = `Shown: ${shownOf(runs, groupOf, "run")}, in ${shownOf(groups, data.groups, "group")}. Runs of one group
+    differ in the seed alone.`;
   if ($("count").textContent !== words) $("count").textContent = words;
 }
 
@@ -454,7 +112,8 @@ function bodyCell({ name, place }, run) {
   const value = data.table.values[place][run];
   if (name === "run_id") return h("td", h("button", { type: "button", class: "link" }, visible(value)));
   const isConfig = data.table.columns[place].kind === "config";
-  const text = isConfig ? (value === null ? "null" : spellValue(value)) : spell(value);
+  const nowhere = groupOf[run].values[axisIndex(name)] === null;
+  const text = isConfig && !nowhere ? spellValue(value) : spell(value);
   return h("td", { class: typeof value === "number" ? "number" : text.length > 40 && "wrap" }, text);
 }
 
@@ -474,14 +133,15 @@ function fill(select, choices, chosen) {
 function showControls() {
   const axes = data.axes.map((axis) => [axis.key, axisName(axis)]);
   const { run, colour, dash } = styled();
-  const auto = (place) => ["auto", `by itself: ${place < 0 ? "none" : axisName(data.axes[place])}`];
+  const nameOf = (place) => (place === EACH ? "each line" : place < 0 ? "none" : axisName(data.axes[place]));
+  const auto = (place) => ["auto", `by itself: ${nameOf(place)}`];
   const free = axes.filter((_, place) => place !== run);
   fill(
     $("y"),
     data.metrics.map((one) => [one.name, one.name]),
     view.y,
   );
-  const facts = data.xs.map((one) => [one.key, visible(one.key)]);
+  const facts = data.xs.map((name) => [name, visible(name)]);
   fill(
     $("x"),
     [
@@ -491,14 +151,14 @@ function showControls() {
     ],
     view.x,
   );
-  fill($("colour"), [auto(colour), ["none", "none"], ...free], view.colour);
+  fill($("colour"), [auto(colour), ["none", "none"], ["each", "each line"], ...free], view.colour);
   fill(
     $("dash"),
     [auto(dash), ["none", "none"], ...free.filter(([key]) => data.axes[axisIndex(key)].values.length <= DASHES.length)],
     view.dash,
   );
   $("log-x").checked = view.log.has("x");
-  $("log-x").disabled = axisIndex(view.x) >= 0 && !isNumeric(data.axes[axisIndex(view.x)]);
+  $("log-x").disabled = data.axes[axisIndex(view.x)]?.numeric === false;
   $("log-y").checked = view.log.has("y");
   $("log-survival").checked = view.log.has("survival");
   $("tradeoff-when").value = view.when;

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from tc_sweeps.report.artifacts import printable
 
 HERE = Path(__file__).parent
-SCRIPTS = ("tools.js", "charts.js", "view.js", "run.js", "page.js")  # one script, in this order
+SCRIPTS = ("tools.js", "charts.js", "view.js", "curves.js", "panels.js", "run.js", "page.js")  # one script
 
 
 def page(title: str, sweeps: Sequence[Mapping[str, Any]], data: str) -> str:

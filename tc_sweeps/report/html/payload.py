@@ -1,5 +1,8 @@
 """The data of the page, as JSON: groups of runs that differ in their seed alone, a table of all runs, and details.
 
+Curves over training are of all runs but those that have failed, each as far as it has come; what is said of the end
+(results, survival curves) is of finished runs alone.
+
 Numbers are rounded to five significant digits, whole ones (counts) excepted; what is undefined is null. What the page
 has no room for is left out in steps, from what is looked at least: first of the details of runs, then of the curves.
 """
@@ -19,6 +22,7 @@ import pandas as pd
 
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.frame import (
+    Sweep,
     facts,
     find_sweep,
     load_sweep,
@@ -34,7 +38,7 @@ from tc_sweeps.report.html.numbers import dumps, number, numbers, plain
 from tc_sweeps.report.html.page import pack
 from tc_sweeps.report.intervals import SHARES, clipped
 from tc_sweeps.report.metrics import about
-from tc_sweeps.report.status import MOST_REASONS, STATES, alike
+from tc_sweeps.report.status import MOST_REASONS, STATES, alike, in_states
 from tc_sweeps.report.where import Where, as_plain, in_order, spell_where
 from tc_sweeps.store.folder import RunFolder
 from tc_sweeps.store.identity import code_version
@@ -47,12 +51,16 @@ BATCH = 500  # runs whose curves are in memory at once
 STATUS = ("run_id", "sweep", "state", "reason", "step")
 
 Curves = dict[int, tuple[np.ndarray, np.ndarray]]
-"""Of each group: the places, [P], and mean, low and high of each metric there, [metrics, P, 3]."""
+"""Of each group: the places, [P], and mean, low, high and number of runs of each metric there, [metrics, P, 4]."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A key in which runs differ, with those that go along with it and its values in order."""
+    """A key in which runs differ, with those that go along with it and its values in order.
+
+    Null is no value of it where a whole sweep, or all runs of one world in it, have nothing else: there the key says
+    nothing, and these runs stand nowhere on the axis.
+    """
 
     key: str
     also: list[str]
@@ -65,7 +73,7 @@ class Axis:
         return all(isinstance(value, int | float) and not isinstance(value, bool) for value in shown)
 
 
-def gather(sweeps: Sequence[str | Path], where: Where | None = None) -> Gathered:
+def gather(sweeps: Sequence[Sweep], where: Where | None = None) -> Gathered:
     """Return the runs of some sweeps, and what there is to say of each sweep.
 
     Raises `ConfigError` where there is no such sweep, for a filter that chooses no run in one of them, and where none
@@ -76,9 +84,7 @@ def gather(sweeps: Sequence[str | Path], where: Where | None = None) -> Gathered
     names = [folder.path.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder.path) for folder in folders]
-    frames = [
-        load_sweep(folder.path, where=where).assign(sweep=name) for folder, name in zip(folders, names, strict=True)
-    ]
+    frames = [load_sweep(folder, where=where).assign(sweep=name) for folder, name in zip(folders, names, strict=True)]
     told = [_sweep(*each, where) for each in zip(folders, names, frames, strict=True)]
     filled = [frame for frame in frames if len(frame)]
     if not filled:
@@ -124,7 +130,7 @@ def _judged(folder: SweepFolder, where: Where | None) -> tuple[str | None, str |
 
     module = figure_module(experiment)
     try:
-        return module.CLAIM, module.verdict(folder.path, where)
+        return module.CLAIM, module.verdict(folder, where)
     except ConfigError:  # no run has what the figure shows
         return module.CLAIM, None
 
@@ -150,7 +156,7 @@ class Gathered:
                 for axis in self.axes
             ],
             "metrics": [{"name": name, "about": about(name), "share": name in SHARES} for name in self.metrics],
-            "xs": [{"key": name} for name in self._xs],
+            "xs": self._xs,
             "table": self._table(),
         }
         curves, _, longest = self._curves
@@ -178,6 +184,16 @@ class Gathered:
         }
         return dumps(core)
 
+    def unfinished(self) -> str:
+        """Return which runs have not finished and where they are in the page nonetheless; nothing if all have."""
+        told = in_states(self.runs["state"][~self._finished])
+        if not told:
+            return ""
+        return (
+            f"Not finished: {told}. What the report says of the end leaves them out; curves over training go as far as "
+            "each has come, without those that failed."
+        )
+
     # ----------------------------------------------------------------------------------------------------------- groups
 
     @cached_property
@@ -187,18 +203,23 @@ class Gathered:
         searched = any(sweep["search"] for sweep in self.sweeps)
         axes = []
         for key, *also in together(self.runs, keys, searched=searched):
-            values = list(dict.fromkeys(self.runs[key])) if key == "sweep" else in_order(self.runs[key])
-            axes.append(Axis(key, also, values))
+            values = self.runs[key][~self._without(key)]
+            axes.append(Axis(key, also, list(dict.fromkeys(values)) if key == "sweep" else in_order(values)))
         return axes
+
+    def _without(self, key: str) -> np.ndarray:
+        """Return which runs stand nowhere on an axis, as `Axis` says."""
+        alike = self.runs["sweep"], self.runs["data.name"]
+        return np.asarray(self.runs[key].isna().groupby(list(alike)).transform("all"))
 
     @cached_property
     def _places(self) -> np.ndarray:
-        """Where each run stands on each axis, [runs, axes]."""
+        """Where each run stands on each axis, [runs, axes]; -1: nowhere."""
         places = np.zeros((len(self.runs), len(self.axes)), dtype=int)
         for column, axis in enumerate(self.axes):
             place = {(isinstance(value, bool), value): place for place, value in enumerate(axis.values)}
             values = map(as_plain, self.runs[axis.key])
-            places[:, column] = [place[isinstance(value, bool), value] for value in values]
+            places[:, column] = [place.get((isinstance(value, bool), value), -1) for value in values]
         return places
 
     @cached_property
@@ -215,12 +236,8 @@ class Gathered:
         return (self.runs["state"] == "finished").to_numpy()
 
     @cached_property
-    def _told(self) -> np.ndarray:
-        """The runs that stand in the numbers of their group: those that have finished, or all where none has."""
-        told = self._finished.copy()
-        for members in self.members:
-            told[members] |= not self._finished[members].any()
-        return told
+    def _failed(self) -> np.ndarray:
+        return (self.runs["state"] == "failed").to_numpy()
 
     def _stands_for(self, members: np.ndarray) -> int:
         """Return the run of a group whose details come first: one that has finished, if any has."""
@@ -235,7 +252,7 @@ class Gathered:
 
     def _groups(self, points: int, thresholds: int) -> list[dict[str, Any]]:
         curves, survival, _ = self._curves
-        nothing = np.empty(0), np.empty((len(self._candidates), 0, 3))
+        nothing = np.empty(0), np.empty((len(self._candidates), 0, 4))
         groups = []
         for place, members in enumerate(self.members):
             steps, values = curves.get(place, nothing)
@@ -246,7 +263,7 @@ class Gathered:
                 if not np.isnan(values[metric, kept, 0]).all()
             }
             group: dict[str, Any] = {
-                "values": self._places[members[0]].tolist(),
+                "values": [None if place < 0 else place for place in self._places[members[0]].tolist()],
                 "runs": members.tolist(),
                 "facts": {
                     name: value for name, column in self._facts.items() if (value := number(column[place])) is not None
@@ -266,10 +283,10 @@ class Gathered:
 
     @cached_property
     def _facts(self) -> dict[str, np.ndarray]:
-        """Numeric facts, as means over the runs that stand in the numbers of each group."""
+        """Numeric facts, as means over the runs of each group that have not failed."""
         found = {}
         for name in facts(self.runs):
-            column = pd.to_numeric(self.runs[name], errors="coerce").where(self._told)
+            column = pd.to_numeric(self.runs[name], errors="coerce").where(~self._failed)
             if column.notna().any():
                 found[name] = column.astype(float).groupby(self._group_of).mean().to_numpy()
         return found
@@ -314,9 +331,8 @@ class Gathered:
     def _curves(self) -> tuple[Curves, Curves, int]:
         """The means over seeds of all metrics at each step, and of artifacts per n-gram at each threshold.
 
-        Runs that have reached their target stand at later steps with what they have come to.
-
-        Behind them stands how many evaluations a run has at most.
+        Runs that have reached their target stand at later steps with what they have come to. Behind the means stands
+        how many evaluations a run has at most.
         """
         most = min(MOST_POINTS, max(10, ALL_POINTS // len(self.members)))
         curves: Curves = {}
@@ -326,9 +342,10 @@ class Gathered:
             evaluations, ratios = _Rows(), _Rows()
             for place, run in [(place, run) for place, runs in batch.items() for run in runs]:
                 evaluations.add(place, run, *self.folders[run].read_evaluations())
-                thresholds, counts = read_survival(self.folders[run])
-                ratio = np.column_stack([thresholds, counts / self._ngrams[run]])
-                ratios.add(place, run, ["threshold", "ratio"], ratio)
+                if self._finished[run]:
+                    thresholds, counts = read_survival(self.folders[run])
+                    ratio = np.column_stack([thresholds, counts / self._ngrams[run]])
+                    ratios.add(place, run, ["threshold", "ratio"], ratio)
             longest = max(longest, evaluations.longest)
             rows = evaluations.frame()
             if len(rows):
@@ -339,11 +356,11 @@ class Gathered:
         return curves, survival, longest
 
     def _batches(self) -> Iterator[dict[int, list[int]]]:
-        """Yield the runs that are drawn of some groups at a time: those that have finished, or all where none has."""
+        """Yield the runs that are drawn of some groups at a time: those that have not failed."""
         batch: dict[int, list[int]] = {}
         count = 0
         for place, members in enumerate(self.members):
-            batch[place] = members[self._told[members]].tolist()
+            batch[place] = members[~self._failed[members]].tolist()
             count += len(batch[place])
             if count >= BATCH:
                 yield batch
@@ -403,7 +420,7 @@ class _Rows:
 
 
 def _means(frame: pd.DataFrame, place: str, names: Sequence[str], most: int) -> Curves:
-    """Return the means over the runs of each group, with their intervals, at each value of the column `place`.
+    """Return the means over the runs of each group at each value of the column `place`.
 
     Of more places than `most`, as many, evenly spread.
     """
@@ -413,7 +430,7 @@ def _means(frame: pd.DataFrame, place: str, names: Sequence[str], most: int) -> 
     table = clipped(over_seeds(frame, ["group", place], names))
     rows = len(table) // len(names)  # the same groups and places for every name
     groups, places = table["group"].to_numpy()[:rows].astype(int), table[place].to_numpy(float)[:rows]
-    values = table[["mean", "low", "high"]].to_numpy(float).reshape(len(names), rows, 3)
+    values = table[["mean", "low", "high", "runs"]].to_numpy(float).reshape(len(names), rows, 4)
     begins = np.flatnonzero(np.diff(groups, prepend=-1))
     found = {}
     for begin, end in zip(begins, [*begins[1:], rows], strict=True):

@@ -164,7 +164,7 @@ function runCurves({ curves = {} }) {
     h("label", { class: "inline" }, log, "log scale"),
   ];
   return {
-    element: section("Curves", h("div", choice), chartPlace("run-chart", "A metric over training")),
+    element: section("Curves", h("div", { class: "row" }, choice), chartPlace("run-chart", "A metric over training")),
     draw: drawIt,
   };
 }
@@ -211,7 +211,8 @@ function artifactsOf(detail, run) {
     return { element: section(title, h("p", { class: "empty" }, words)) };
   }
   const totals = LABELS.map((label) => [found.label.filter((one) => one === label).length, label]);
-  const kept = listed(totals.filter(([total]) => total).map((total) => total.join(" ")));
+  const spelled = ([total, label]) => (label === "unlabelled" ? `${total} ${label}` : counted(total, label));
+  const kept = listed(totals.filter(([total]) => total).map(spelled));
   const words = `The ${counted(count, "most confident artifact")} that the report keeps: ${kept}. An artifact is an
     n-gram that the model is sure of and that its data do not hold; right are the last tokens that are true there.`;
   const shown = table(["rank", "label", "n-gram", "P", "context", "right"], artifactRows(detail), {

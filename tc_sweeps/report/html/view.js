@@ -2,21 +2,30 @@
 
 The data (made by payload.py; numbers are finite, or null where undefined)
   title, made {date, version}, sweeps [...]           the summary is static HTML, made with the page
-  axes     [{key, values, numeric, also?}]            keys in which the runs differ, the seed left out
+  axes     [{key, values, numeric, also}]             keys in which the runs differ, the seed left out
   metrics  [{name, about, share}]
-  xs       [{key}]                                    facts that differ between groups
+  xs       [name]                                     facts that differ between groups
   groups   [{values, runs, facts, final, curves, survival?}]
-             values    per axis an index into its values
+             values    per axis an index into its values, or null where its sweep or world knows nothing of the axis
              runs      rows of the table: the seeds of this group
              final     metric -> [mean, low, high, n]
-             curves    step -> [step], metric -> [[mean], [low], [high]]
-             survival  {threshold: [...], ratio: [[mean], [low], [high]]}
+             curves    step -> [step], metric -> [[mean], [low], [high], [n]]; without the runs that failed
+             survival  {threshold: [...], ratio: [[mean], [low], [high], [n]]}; of finished runs, as final
   table    {columns: [{name, kind}], values: [column]}
   details  {chunks: [base64], of: [[chunk, place] | null]}      one run in full, inflated when it is opened
   left_out a sentence, or null */
 
 const RECALL = "generalization/recall";
 const WRONG = "hallucination/per_context";
+const STATES = {
+  finished: ["has finished", "have finished"],
+  running: ["still trains", "still train"],
+  queued: ["is queued", "are queued"],
+  failed: ["failed", "failed"],
+  pruned: ["was ended by the search", "were ended by the search"],
+  interrupted: ["was interrupted", "were interrupted"],
+};
+const EACH = -2; // in the place of an axis: a colour for each line
 const COLUMNS = [
   "run_id",
   "state",
@@ -30,7 +39,7 @@ const COLUMNS = [
 ];
 let data; // as above
 let view; // what the reader chose: see `defaultView`
-let groupOf; // per run its group, or undefined
+let groupOf; // per run its group
 
 // ------------------------------------------------------------------------------------------------------- what is known
 
@@ -52,14 +61,21 @@ function axisIndex(key) {
   return data.axes.findIndex((axis) => axis.key === key);
 }
 
-/** `model.width (with model.heads)` for keys that go along. */
-function axisName(axis) {
-  return axis.also?.length ? `${visible(axis.key)} (with ${axis.also.map(visible).join(", ")})` : visible(axis.key);
+/** `model.width (with model.heads)` for keys that go along; whatever goes along with a sweep, its name says it. */
+function axisName({ key, also }) {
+  return also.length && key !== "sweep" ? `${visible(key)} (with ${also.map(visible).join(", ")})` : visible(key);
 }
 
-/** A group's values, one string per axis: `model.width 8`. */
-function valuesOf(group) {
-  return data.axes.map((axis, place) => `${visible(axis.key)} ${spellValue(axis.values[group.values[place]])}`);
+/** A group's values on some axes, one string each: `model.width 8`. */
+function valuesOf(group, places = [...data.axes.keys()]) {
+  return places
+    .filter((place) => group.values[place] !== null)
+    .map((place) => `${visible(data.axes[place].key)} ${spellValue(data.axes[place].values[group.values[place]])}`);
+}
+
+/** A group's value on an axis; undefined where it has none. */
+function valueOn(place, group) {
+  return data.axes[place].values[group.values[place]];
 }
 
 function describe(group) {
@@ -70,6 +86,49 @@ function describe(group) {
 function runName(run) {
   const seed = cellOf("seed", run);
   return `${visible(cellOf("run_id", run))}${seed === null ? "" : ` (seed ${seed})`}`;
+}
+
+/** The axes along which groups differ, those of a sweep (its place among the sweeps) or all (undefined). */
+const axesWithin = memoized((sweep) => {
+  const groups = data.groups.filter((group) => [undefined, group.values[axisIndex("sweep")]].includes(sweep));
+  return [...data.axes.keys()].filter((place) => new Set(groups.map((group) => group.values[place])).size > 1);
+});
+
+/** Whether a run has been evaluated, so that it has a curve. */
+const evaluated = memoized((run) =>
+  data.table.columns.some(({ kind }, place) => kind === "metric" && data.table.values[place][run] !== null),
+);
+
+function stateOf(run) {
+  return cellOf("state", run);
+}
+
+/** `8 runs still train, 7 are queued`: some runs by their states. */
+function inStates(runs) {
+  const counts = Object.keys(STATES).map((state) => [state, runs.filter((run) => stateOf(run) === state).length]);
+  return counts
+    .filter(([, count]) => count)
+    .map(([state, count], place) => {
+      const number = place ? spell(count) : counted(count, "run");
+      return `${number} ${STATES[state][count === 1 ? 0 : 1]}`;
+    })
+    .join(", ");
+}
+
+/** The runs of some groups that a chart draws: the finished ones of the end, over training all that have a curve. */
+function drawnRuns(groups, ends) {
+  const isDrawn = (run) => stateOf(run) === "finished" || (!ends && stateOf(run) !== "failed" && evaluated(run));
+  return groups.flatMap((group) => group.runs).filter(isDrawn);
+}
+
+/** Which runs have not finished and whether a chart draws them; nothing where all have. */
+function unfinished(groups, ends) {
+  const drawn = new Set(drawnRuns(groups, ends));
+  const left = groups.flatMap((group) => group.runs).filter((run) => !drawn.has(run));
+  const partly = [...drawn].filter((run) => stateOf(run) !== "finished");
+  const come = partly.length === 1 ? "it has come" : "they have come";
+  const said = partly.length ? ` ${inStates(partly)}: drawn as far as ${come}.` : "";
+  return left.length ? `${said} ${inStates(left)}: not drawn.` : said;
 }
 
 /** The axes a fact follows: those which, changed alone, change it. */
@@ -99,7 +158,7 @@ function memoized(compute) {
 function defaultView() {
   const names = data.metrics.map((one) => one.name);
   const y = ["artifacts/per_ngram", "artifacts/count"].find((name) => names.includes(name)) ?? names[0] ?? "";
-  const trained = data.groups.some((group) => group.curves.step?.length > 1);
+  const trained = data.groups.some((group) => group.curves.step.length > 1);
   return {
     y,
     x: trained || !data.axes.length ? "step" : data.axes[0].key,
@@ -138,14 +197,28 @@ function along() {
   return free ?? drivers[0] ?? -1;
 }
 
-/** The axes told by colour and by dash (-1: none): those asked for, or where lines run along them the first free. */
-function styled() {
-  const run = along();
+/** The line on which a group is; lines run along the axis `run`. */
+function lineOf(group, run) {
+  return group.values.filter((_, place) => place !== run).join();
+}
+
+/** The axes told by colour and by dash of lines along the axis `run` (-1: none; EACH): those asked for or first free.
+ *
+ * Several sweeps seldom differ in the same keys: where these leave some of a few lines alike, each has a colour. */
+function styled(run = along()) {
   const free = [...data.axes.keys()].filter((place) => place !== run);
-  const asked = (name) => (name === "none" ? -1 : (free.find((place) => data.axes[place].key === name) ?? null));
+  const named = { none: -1, each: EACH };
+  const asked = (name) => named[name] ?? free.find((place) => data.axes[place].key === name) ?? null;
   const first = (other, most) => free.find((place) => place !== other && data.axes[place].values.length <= most) ?? -1;
-  const colour = asked(view.colour) ?? first(asked(view.dash), Infinity);
-  return { run, colour, dash: asked(view.dash) ?? first(colour, DASHES.length) };
+  let colour = asked(view.colour) ?? first(asked(view.dash), Infinity);
+  let dash = asked(view.dash) ?? first(colour, DASHES.length);
+  const count = (key) => new Set(data.groups.map(key)).size;
+  const lines = count((group) => lineOf(group, run));
+  const looks = count((group) => [group.values[colour], group.values[dash]].join());
+  if (view.colour === "auto" && axisIndex("sweep") >= 0 && looks < lines && lines <= MOST_ENTRIES) colour = EACH;
+  const bySweep = ({ key, values }) => key === "sweep" && values.length <= DASHES.length;
+  if (colour === EACH && view.dash === "auto") dash = free.find((place) => bySweep(data.axes[place])) ?? -1;
+  return { colour, dash };
 }
 
 /** The view as it stands in the address. */
@@ -176,8 +249,8 @@ function fromHash(hash) {
     "y",
     data.metrics.map((one) => one.name),
   );
-  has("x", ["step", ...keys, ...data.xs.map((one) => one.key)]);
-  has("colour", ["none", ...keys]);
+  has("x", ["step", ...keys, ...data.xs]);
+  has("colour", ["none", "each", ...keys]);
   has("dash", ["none", ...keys]);
   has("when", ["end"]);
   has(
@@ -236,31 +309,30 @@ function compare(a, b, down) {
 
 // --------------------------------------------------------------------------------------------------------------- lines
 
-/** The lines to draw: {group, values, points: [{group, x, mean, low, high, n, ceiling}]}, x ascending. */
+/** The lines to draw: {group, points: [{group, x, mean, low, high, n, ceiling}]}, x ascending. */
 function linesOf(groups) {
   if (view.x === "step") {
     return groups
       .map((group) => ({ group, points: stepPoints(group) }))
       .filter((line) => line.points.some((point) => point.mean !== null));
   }
-  const { run } = styled();
+  const run = along();
   const lines = new Map();
   for (const group of groups) {
     const [mean, low, high, n] = group.final[view.y] ?? [null];
     const x = xOf(group);
     if (mean === null || x === null) continue;
-    const key = group.values.filter((_, place) => place !== run).join();
+    const key = lineOf(group, run);
     if (!lines.has(key)) lines.set(key, { group, points: [] });
-    lines
-      .get(key)
-      .points.push({ group, x, mean, low, high, n, ceiling: ceilingOf(group, group.final["artifacts/ceiling"]?.[0]) });
+    const ceiling = ceilingOf(group, group.final["artifacts/ceiling"]?.[0]);
+    lines.get(key).points.push({ group, x, mean, low, high, n, ceiling });
   }
   for (const line of lines.values()) line.points.sort((a, b) => a.x - b.x);
   return [...lines.values()];
 }
 
 function stepPoints(group) {
-  const [means, lows, highs] = group.curves[view.y] ?? [[], [], []];
+  const [means, lows, highs, counts] = group.curves[view.y] ?? [[]];
   const ceilings = group.curves["artifacts/ceiling"]?.[0] ?? [];
   return means.map((mean, place) => ({
     group,
@@ -268,20 +340,16 @@ function stepPoints(group) {
     mean,
     low: lows[place],
     high: highs[place],
+    n: counts[place],
     ceiling: ceilingOf(group, ceilings[place]),
   }));
 }
 
-/** A group's place on the x axis; values that are no numbers stand in their order. */
+/** A group's place on the x axis, null for none; values that are no numbers stand in their order. */
 function xOf(group) {
   const place = axisIndex(view.x);
   if (place < 0) return group.facts[view.x] ?? null;
-  const axis = data.axes[place];
-  return isNumeric(axis) ? axis.values[group.values[place]] : group.values[place];
-}
-
-function isNumeric(axis) {
-  return axis.values.every((value) => typeof value === "number");
+  return data.axes[place].numeric ? (valueOn(place, group) ?? null) : group.values[place];
 }
 
 /** The most artifacts a model of this group can have, in the units of the chosen metric; null where unknown. */

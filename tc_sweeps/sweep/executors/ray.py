@@ -20,11 +20,16 @@ import ray
 from tc_sweeps.config import ConfigError
 from tc_sweeps.sweep.cluster import Submission, Task, WorkerState
 
-__all__ = ["cancel", "submit", "workers"]
+__all__ = ["cancel", "require", "submit", "workers"]
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "tc_sweeps"
+
+
+def require(settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where no cluster answers; see `cluster.Executor`."""
+    _connect(settings["address"])
 
 
 def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> tuple[str, str]:

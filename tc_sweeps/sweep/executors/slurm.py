@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from submitit.core.utils import FailedJobError
 from tc_sweeps.config import ConfigError
 from tc_sweeps.sweep.cluster import Submission, Task, WorkerState
 
-__all__ = ["cancel", "submit", "workers"]
+__all__ = ["cancel", "require", "submit", "workers"]
 
 TIMEOUTS = 1_000_000  # after which submitit would not requeue any more: a worker goes on until all runs are done
 ENDED = (
@@ -42,10 +44,14 @@ class SlurmTask(Task):
         return submitit.helpers.DelayedSubmission(self)
 
 
-def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> tuple[str, None]:
-    """Submit a job array; return its id. See `cluster.Executor`."""
+def require(_: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where there is no sbatch; see `cluster.Executor`."""
     if shutil.which("sbatch") is None:
         raise ConfigError("hydra/launcher=slurm: there is no sbatch here; submit from a machine of the cluster.")
+
+
+def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) -> tuple[str, None]:
+    """Submit a job array; return its id. See `cluster.Executor`."""
     given = {key: value for key, value in settings.items() if value is not None}
     code, extra = given.pop("code", None), {"requeue": True, **given.pop("additional_parameters", {})}
     time = extra["time"] = given.pop("time", None)  # in Slurm's words; submitit wants minutes beside it
@@ -71,7 +77,8 @@ def submit(task: Task, workers: int, settings: Mapping[str, Any], logs: Path) ->
         ) from error
     tasks = [SlurmTask(task.sweep, task.run_ids, task.launch, task.cwd) for _ in range(workers)]
     try:
-        with executor.batch():
+        # Of a refusal submitit also prints what the error says.
+        with redirect_stderr(io.StringIO()), executor.batch():
             jobs = [executor.submit(one) for one in tasks]
         return str(jobs[0].job_id).split("_")[0], None
     except FailedJobError as error:
