@@ -428,11 +428,13 @@ class Training:
 class Sampling:
     """How artifacts are estimated where their contexts are too many to count (tc_sweeps/artifacts/sampling.py)."""
 
-    # uniform: any context as likely as another; stratified: by what the data say of its tokens, most where most is
-    # uncertain; importance: by what the model says of its end, for artifacts that are rare.
-    method: str = key("stratified", absent="stratified")
+    # uniform: any context as likely as another, which no other choice beat in models that have learnt their data
+    # (benchmarks/README.md); stratified: by what the data say of its tokens, most where most is uncertain; importance:
+    # most after the tokens that the model is surest after, for artifacts that are rare.
+    method: str = key("uniform", absent="uniform")
     contexts: int = key(20_000, absent=20_000)  # drawn at most, of each member: an interval within a few percent
-    # A budget of time; what it leaves room for differs from machine to machine, and so do the numbers. null: none.
+    # A budget of time for each run of a stack at each evaluation; what it leaves room for differs from machine to
+    # machine, and so do the numbers. null: none.
     seconds: float | None = key(None, absent=None)
     # Stop at this half width of the interval, as a share of the estimate; null: draw all that the budget allows.
     relative_error: float | None = key(None, absent=None)

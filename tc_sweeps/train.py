@@ -7,6 +7,7 @@ on the device at each evaluation) -> one row of numbers per member -> local file
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import signal
 import time
@@ -27,6 +28,7 @@ from tc_sweeps.artifacts import (
     Counter,
     Evaluation,
     JointCounter,
+    SampledCounter,
     Scope,
     artifact_sample,
     enumerate_artifacts,
@@ -47,12 +49,10 @@ from tc_sweeps.model import (
 )
 from tc_sweeps.store import Checkpoints, Job, Mirror, RunFolder, Saved, Worker, code_version, open_mirror, run_id
 
-__all__ = ["Result", "counted", "device_of", "is_out_of_memory", "stack_key", "train"]
+__all__ = ["Result", "counted", "device_of", "engine_of", "is_out_of_memory", "ngrams_of", "stack_key", "train"]
 
 log = logging.getLogger(__name__)
 
-SECONDS_PER_ENTRY = 1e-8  # of counting, on one core of a CPU, where V = 1,000 takes 10 to 15 s
-SLOW_ENTRIES = 6e9  # a minute
 
 Progress = Callable[[int, int, int], object]
 State = dict[str, torch.Tensor]
@@ -135,7 +135,7 @@ def stack_key(config: Config, corpus: Corpus) -> tuple[Any, ...]:
         for name, value, metadata in leaves(config)
         if not metadata["per_member"] and not name.startswith("data.")
     ]
-    return *shared, corpus.vocab_size, corpus.order, batch_shape(corpus, config)
+    return *shared, corpus.vocab_size, corpus.order, engine_of(config, corpus), batch_shape(corpus, config)
 
 
 def _corpus(job: Job) -> Corpus | None:
@@ -146,6 +146,7 @@ def _corpus(job: Job) -> Corpus | None:
         if run_id(config) != folder.run_id:
             files = [f"{name}={value}" for name, value, metadata in leaves(config) if metadata["file"] and value]
             raise ConfigError(f"{' or '.join(files)} was changed after the launch.")
+        engine_of(config, corpus)
         batch_shape(corpus, config)
         return corpus
     except Exception as error:
@@ -183,14 +184,6 @@ def _fit(
     if state is not None:
         module.load_state(state)
     counter = make_counter(configs, corpora, device)
-    entries = counter.contexts.total * counter.vocab_size
-    is_joint = configs[0].artifacts.measure == "joint"  # which looks at few contexts
-    if entries > SLOW_ENTRIES and evaluations_made == 0 and not is_joint:
-        log.warning(
-            "Every evaluation counts over %.1e n-grams of one run, about %.0f minutes on a core: a smaller vocabulary, "
-            "artifacts.order or artifacts.contexts=typed makes them fewer.",
-            *(entries, entries * SECONDS_PER_ENTRY / 60),
-        )
     for place, member in enumerate(members):
         member.join(model, counter, place)
 
@@ -246,26 +239,52 @@ class _Keeper(pl.Callback):
 def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: torch.device) -> Counter:
     """Return the counter that the configs of a stack ask for."""
     first, over = configs[0], counted(configs[0])
-    sees_multisets = first.model.layers == 1 and not first.model.positions
+    settings: dict[str, Any] = {
+        "order": over["order"],
+        "memory_mib": first.artifacts.memory_mib,
+        "device": device,
+        "sees_multisets": first.model.layers == 1 and not first.model.positions,
+    }
     if first.artifacts.measure == "joint":
-        return JointCounter(
-            corpora,
-            order=over["order"],
-            epsilon=first.artifacts.epsilon,
-            memory_mib=first.artifacts.memory_mib,
-            device=device,
-            sees_multisets=sees_multisets,
+        return JointCounter(corpora, epsilon=first.artifacts.epsilon, **settings)
+    settings |= {
+        "contexts": over["contexts"],
+        "threshold": first.artifacts.threshold,
+        "positions": first.objective.positions,
+    }
+    if engine_of(first, corpora[0]) == "exact":
+        return Counter(corpora, engine=first.artifacts.engine, **settings)
+    seeds = [config.seed for config in configs]
+    return SampledCounter(corpora, sampling=first.artifacts.sampling, seeds=seeds, **settings)
+
+
+def ngrams_of(config: Config, corpus: Corpus) -> int:
+    """Return how many n-grams a count passes: the contexts considered times the vocabulary."""
+    return math.prod(len(tokens) for tokens in corpus.places(**counted(config))) * corpus.vocab_size
+
+
+def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
+    """Return whether artifacts are counted or estimated; `auto` counts up to `artifacts.exact_ngrams`.
+
+    Raises ConfigError where they are too many even for that, and where contexts are to be mined, for which all have to
+    be looked at.
+    """
+    artifacts, ngrams = config.artifacts, ngrams_of(config, corpus)
+    auto = artifacts.engine == "auto"
+    if artifacts.measure == "joint" or (
+        artifacts.engine != "sampled" and not (auto and ngrams > artifacts.exact_ngrams)
+    ):
+        return "exact"
+    if ngrams >= 1 << 62:
+        raise ConfigError(
+            f"{ngrams:.1e} n-grams are too many to number: lower artifacts.order, or set artifacts.contexts=typed."
         )
-    return Counter(
-        corpora,
-        **over,
-        threshold=first.artifacts.threshold,
-        memory_mib=first.artifacts.memory_mib,
-        engine=first.artifacts.engine,
-        device=device,
-        positions=first.objective.positions,
-        sees_multisets=sees_multisets,
-    )
+    if config.objective.outside.contexts == "mined":
+        raise ConfigError(
+            f"objective.outside.contexts=mined looks at every context, and {ngrams:.1e} n-grams are more than "
+            f"artifacts.exact_ngrams={artifacts.exact_ngrams:.1e}: raise it, or choose other contexts."
+        )
+    return "sampled"
 
 
 def _kept(model: ToyTransformer, corpus: Corpus, config: Config) -> Iterable[pd.DataFrame]:
@@ -283,6 +302,10 @@ def _kept(model: ToyTransformer, corpus: Corpus, config: Config) -> Iterable[pd.
         "contexts": over["contexts"],
         "memory_mib": artifacts.memory_mib,
     }
+    if engine_of(config, corpus) == "sampled":  # the contexts are too many to look through
+        alone = make_counter([config], [corpus], device_of(config))
+        assert isinstance(alone, SampledCounter)
+        scope["among"] = alone.looked_at(model)
     if artifacts.keep == "all":
         return enumerate_artifacts(model, corpus, **scope)
     if artifacts.keep == "sample":

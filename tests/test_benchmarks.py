@@ -37,6 +37,17 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def test_coverage_has_a_row_for_each_method(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coverage = load("coverage")
+    monkeypatch.setattr(sys, "argv", ["coverage", "--replicates", "25", "--settings", "few tokens seen", "rare"])
+    coverage.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "%" in line and line[0] == "|"]
+    assert [row[4] for row in rows] == [*coverage.METHODS, "uniform", "stratified", "importance"]
+    assert all(0.8 <= float(row[5].rstrip("%")) / 100 <= 1 for row in rows)
+
+
 def test_the_baseline_is_the_same_model_with_the_same_loss_and_count(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = load("plain_lightning")
     config = resolve({"seed": 3, "data": {"vocab_size": 12, "num_sentences": 40}, "model": {"width": 8, "heads": 2}})

@@ -12,6 +12,7 @@ import torch
 
 from tc_sweeps.artifacts import (
     Counter,
+    SampledCounter,
     artifact_sample,
     count_artifacts,
     enumerate_artifacts,
@@ -19,7 +20,7 @@ from tc_sweeps.artifacts import (
     most_confident,
 )
 from tc_sweeps.artifacts.counter import in_float64
-from tc_sweeps.config import resolve
+from tc_sweeps.config import Sampling, resolve
 from tc_sweeps.corpus import build_corpus
 from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, loss
 from tc_sweeps.model import graph as graph_of_a_step
@@ -74,6 +75,26 @@ def test_an_evaluation_synchronises_once() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         counter._values(doubles, counter._read(doubles), read_M, full_survival=False)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("method", ["uniform", "stratified", "importance"])
+def test_an_estimate_synchronises_once_and_is_that_of_the_cpu(method: str) -> None:
+    corpora = [random_world(60, 100, 3, seed=s) for s in range(2)]
+    model = sharp_model(corpora, "attention", seed=0, sharpness=2)
+    asked: dict[str, Any] = {"order": 3, "threshold": 0.5, "contexts": "all", "memory_mib": 256, "seeds": [0, 1]}
+    asked["sampling"] = Sampling(method=method, contexts=500)
+    [of_cpu, counter] = [SampledCounter(corpora, **asked, device=torch.device(name)) for name in ("cpu", "cuda")]
+    expected = of_cpu.evaluate(model).rows
+    model = model.cuda()
+    for row, other in zip(counter.evaluate(model).rows, expected, strict=True):
+        for name in ("artifacts/count", "artifacts/count_low", "artifacts/count_high", "artifacts/seen"):
+            assert row[name] == other[name]
+    doubles, read_M = in_float64(model), torch.ones(2, dtype=torch.bool, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        counter._values(doubles, counter._read(doubles), read_M, full_survival=True)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

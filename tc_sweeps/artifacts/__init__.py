@@ -1,4 +1,4 @@
-"""Artifacts: their definition, the exact counters, the callback, and the list of them."""
+"""Artifacts: their definition, the counters, exact and sampled, the callback, and the list of them."""
 
 from tc_sweeps.artifacts.callback import ArtifactCallback, Evaluation
 from tc_sweeps.artifacts.counter import ArtifactCounts, Counter, count_artifacts
@@ -11,6 +11,7 @@ from tc_sweeps.artifacts.enumeration import (
     most_confident,
 )
 from tc_sweeps.artifacts.joint import JointArtifacts, JointCounter, joint_artifacts
+from tc_sweeps.artifacts.sampling import SampledCounter
 
 __all__ = [
     "METRICS",
@@ -20,6 +21,7 @@ __all__ = [
     "Evaluation",
     "JointArtifacts",
     "JointCounter",
+    "SampledCounter",
     "Scope",
     "artifact_sample",
     "count_artifacts",

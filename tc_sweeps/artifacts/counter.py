@@ -31,7 +31,7 @@ from tc_sweeps.artifacts.definition import (
 from tc_sweeps.artifacts.labels import Labels, known
 from tc_sweeps.artifacts.listing import Known, Listing, Reading, loss_listing
 from tc_sweeps.artifacts.mining import surest
-from tc_sweeps.artifacts.stream import constants, count_above, stream
+from tc_sweeps.artifacts.stream import Totals, constants, count_above, stream
 from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows
@@ -328,18 +328,7 @@ class Counter:
         survived = self._survival_thresholds(full=full_survival)
         streamed = np.unique([*survived, self.threshold])
         labels = self._labels(model)
-        totals, observed = stream(
-            model,
-            self.contexts,
-            thresholds=streamed.tolist(),
-            exact=EXACT_THRESHOLDS,
-            threshold=self.threshold,
-            buffer=self._buffer,
-            decided_M=read_M,
-            judge_seed_M=self._judge_seed_M,
-            watched=labels.watched,
-            screened_in=self._screened_in,
-        )
+        totals, observed = self._totals(model, reading, read_M, streamed.tolist())
         context, ngram = labels.context_flag, labels.ngram_flag
         listed = labels.listing.context_flag
         train_p_MQ = torch.where(labels.listing.ngram_flag["train"], reading.p_MQ, 0.0)
@@ -385,7 +374,32 @@ class Counter:
             ngram_MQ=ngram["in_judged"],
         )
         judge = {f"judge/{name}": value for name, value in self._labelled(labels, above, judged).items()}
-        return values | self._labelled(labels, above, everywhere) | judge
+        return values | self._labelled(labels, above, everywhere) | judge | self._told(totals)
+
+    def _totals(
+        self,
+        model: CountedModel,
+        reading: Reading,  # noqa: ARG002, what is known need not be read again to estimate the rest
+        read_M: Tensor,
+        thresholds: Sequence[float],
+    ) -> tuple[Totals, Observed]:
+        """Return the totals over all considered contexts, and what was seen of those that are watched."""
+        return stream(
+            model,
+            self.contexts,
+            thresholds=thresholds,
+            exact=EXACT_THRESHOLDS,
+            threshold=self.threshold,
+            buffer=self._buffer,
+            decided_M=read_M,
+            judge_seed_M=self._judge_seed_M,
+            watched=self._labels(model).watched,
+            screened_in=self._screened_in,
+        )
+
+    def _told(self, totals: Totals) -> Values:  # noqa: ARG002
+        """Return what else the totals say, [M] each: nothing, where they are exact."""
+        return {}
 
     def _labelled(self, labels: Labels, above: _Above, part: _Part) -> Values:
         """Return what the artifacts in a part of the contexts are: generalizations, hallucinations, abstentions.

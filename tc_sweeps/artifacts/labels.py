@@ -29,10 +29,12 @@ class Labels:
     that are not considered, which the stream does not pass.
     """
 
-    def __init__(self, of_members: Sequence[Known], considered: Contexts, sizes: Sizes) -> None:
-        """`sizes`: in which `considered` will be streamed."""
+    def __init__(
+        self, of_members: Sequence[Known], considered: Contexts, sizes: Sizes, *, streamed: bool = True
+    ) -> None:
+        """`sizes`: in which `considered` will be streamed; where nothing is, all that is known is listed."""
         device = considered.total_M.device
-        listed, watched = zip(*map(_split, of_members), strict=True)
+        listed, watched = zip(*(_split(member, streamed=streamed) for member in of_members), strict=True)
         self.listing = Listing(listed, device)
         self.watched = watch(
             considered,
@@ -96,10 +98,12 @@ def known(corpus: Corpus, order: int, places: list[Tensor], trained: DataTensor 
     return Known(contexts, ngrams, of_context, of_ngram)
 
 
-def _split(member: Known) -> tuple[Known, Known]:
-    """Return what is listed and what is watched."""
+def _split(member: Known, *, streamed: bool) -> tuple[Known, Known]:
+    """Return what is listed and what is watched: of what is not `streamed`, nothing."""
     of_context, of_ngram = member.context_flag, member.ngram_flag
     is_listed_C = of_context["seen"] | of_context["diagonal"] | ~of_context["considered"]
     is_listed_Q = of_ngram["in_seen"] | of_ngram["in_diagonal"] | ~of_ngram["in_considered"]
+    if not streamed:
+        is_listed_C, is_listed_Q = torch.ones_like(is_listed_C), torch.ones_like(is_listed_Q)
     # Of other contexts only those are asked for that are labelled one by one.
     return member.part(is_listed_C, is_listed_Q), member.part(~is_listed_C & of_context["labelled"], ~is_listed_Q)

@@ -83,7 +83,10 @@ def _headline(folder: RunFolder, named: int) -> str:
     above = f"P > {config['artifacts']['threshold']:g}"
     if _is_joint(folder):
         above = f"P(sentence) > {folder.read_facts()['corpus/epsilon']:g}"
-    start = f"{folder.sweep}/{folder.run_id}: {_counted(count)} at {above}"
+    low, high = (last.get(f"artifacts/count_{end}", math.nan) for end in ("low", "high"))
+    is_estimate = high > low  # neither is there where artifacts are counted
+    about = f"about {_counted(count)} (95 % interval {low:,.0f} to {high:,.0f})" if is_estimate else _counted(count)
+    start = f"{folder.sweep}/{folder.run_id}: {about} at {above}"
     if not count:
         return f"{start}."
     if math.isnan(right):
@@ -91,12 +94,15 @@ def _headline(folder: RunFolder, named: int) -> str:
     else:
         numbers = (int(right), int(wrong), count - int(right) - int(wrong))
         labels = f": {_by_label(dict(zip(LABELS, numbers, strict=True)))}"
-    if named >= count:
+    if named >= count and not is_estimate:
         return f"{start}{labels}.\nAll are kept by name."
     which = f"are the {named:,} most confident"
     if kept.keeps_sample(config):
         which = f"is a sample of {named:,} of {count:,} artifacts"
-    return f"{start}{labels}.\nKept by name {which}: {_by_label(kept.labels(folder))}."
+    elif config["artifacts"].get("keep") == "all":
+        which = f"are all {named:,}"
+    among = " of those in the contexts looked at" if is_estimate else ""
+    return f"{start}{labels}.\nKept by name {which}{among}: {_by_label(kept.labels(folder))}."
 
 
 def _is_joint(folder: RunFolder) -> bool:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
@@ -149,6 +150,15 @@ def packed(jobs: Sequence[Job], launch: Launch, *, attempt: int = 0) -> Packed:
     return replace(plan, workers=min(workers, plan.workers))
 
 
+@cache
+def _say_that_artifacts_are_estimated(sweep: Path, ngrams: int) -> None:  # noqa: ARG001, it is said once for each
+    log.info(
+        "Artifacts are estimated, with 95 %% intervals: %.1e n-grams of one run are more than artifacts.exact_ngrams; "
+        "raise it to count them anyway.",
+        ngrams,
+    )
+
+
 def runs_at_once(config: Config, launch: Launch) -> int:
     """Return how many runs like this one train at once: as many as fill a stack for every worker; imports torch."""
     from tc_sweeps.sweep.measure import measure
@@ -226,6 +236,8 @@ class LocalSweep:
                 most = max(len(stack.jobs) for stack in plan.stacks)
                 runs = f"{most} run{'s' * (most != 1)}"
                 log.info("Stacks: %d, of up to %s. Workers: %d.", len(plan.stacks), runs, plan.workers)
+            if plan.estimated:
+                _say_that_artifacts_are_estimated(self.path, plan.estimated)
             with Screen() as screen:
                 if self.launch.crew is not None:  # in processes of their own, which can be stopped
                     if self._supervise(plan, screen, wait=True):

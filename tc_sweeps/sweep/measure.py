@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import build_corpus
 from tc_sweeps.sweep.packing import Load, load
-from tc_sweeps.train import counted, stack_key
+from tc_sweeps.train import engine_of, ngrams_of, stack_key
 
 __all__ = ["measure"]
 
@@ -21,5 +21,10 @@ def measure(config: Config) -> Load:
         return Load(object(), 1.0, 1)
     prefixes, wanted, _, outside, _ = kind[-1]  # the shape of its batch
     prefixes, wanted = prefixes + outside * (corpus.order - 1), wanted + outside
-    contexts = math.prod(len(tokens) for tokens in corpus.places(**counted(config)))
-    return load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)
+    ngrams, artifacts = ngrams_of(config, corpus), config.artifacts
+    contexts, estimated = ngrams // corpus.vocab_size, 0
+    if engine_of(config, corpus) == "sampled":
+        contexts = min(contexts, artifacts.sampling.contexts)
+        estimated = ngrams if artifacts.engine == "auto" else 0
+    found = load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)
+    return replace(found, estimated=estimated)

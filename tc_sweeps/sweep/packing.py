@@ -24,6 +24,7 @@ class Load:
     kind: object  # equal for runs that can share a stack
     cost: float  # arithmetic, up to a constant factor
     bytes: int  # of tensors while it trains
+    estimated: int = 0  # n-grams, where they are too many to be counted
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Packed:
 
     stacks: list[Stack]
     workers: int
+    estimated: int  # n-grams of one run, at most, where they are too many to be counted; else 0
 
 
 @dataclass
@@ -66,8 +68,10 @@ def pack(
     often workers were killed over these runs; each time a stack takes half the memory.
     """
     kinds: dict[object, _Kind] = {}
+    estimated = 0
     for job in jobs:
         found = measure(job.config)
+        estimated = max(estimated, found.estimated)
         kinds.setdefault(found.kind, _Kind(found)).jobs.append(job)
     total = sum(kind.load.cost * len(kind.jobs) for kind in kinds.values())
     if workers is None:
@@ -82,7 +86,7 @@ def pack(
         for piece in range(pieces):  # of equal size, up to one run
             members = kind.jobs[piece::pieces]
             stacks.append(Stack(members, kind.load.cost * len(members)))
-    return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)))
+    return Packed(sorted(stacks, key=lambda stack: -stack.cost), min(workers, len(stacks)), estimated)
 
 
 def capacity(run: Load, *, workers: int | None, devices: int, memory_bytes: int, on_cpu: bool) -> int:

@@ -405,7 +405,7 @@ def test_few_rows_of_a_trained_model_are_in_doubt() -> None:
     assert totals.doubtful_M.item() < 10  # of 10,000
 
 
-class _Synchronisations(TorchDispatchMode):
+class Synchronisations(TorchDispatchMode):
     """Records operations that would make the CPU wait for a device."""
 
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
@@ -445,7 +445,7 @@ def test_nothing_waits_for_the_device_before_the_one_transfer(threshold: float) 
     _ = measured._losses, measured._floor_M
     doubles = in_float64(model)
     assert measured._labels(doubles).watched.row_MQ.numel() > 0
-    with _Synchronisations() as waiting:
+    with Synchronisations() as waiting:
         reading = measured._read(doubles)
         measured._values(doubles, reading, torch.ones(2, dtype=torch.bool), full_survival=True)
         measured._losses_of(doubles, reading)

@@ -53,6 +53,15 @@ def test_seeds_rates_and_decays_share_a_stack() -> None:
     assert sizes(packed(runs)) == [12]
 
 
+def test_runs_that_are_counted_and_runs_that_are_estimated_do_not() -> None:
+    """The two runs have batches of one shape, and 7,220 and 8,000 n-grams with typed contexts."""
+    for limit, stacks, estimated in ((1e5, [2], 0), (7500, [1, 1], 8000), (10, [2], 8000)):
+        artifacts = {"contexts": "typed", "exact_ngrams": limit, "sampling": {"contexts": 100}}
+        plan = packed(jobs(seed=[0, 1], data__num_sentences=[64], artifacts=[artifacts]))
+        assert sizes(plan) == stacks, limit
+        assert plan.estimated == estimated
+
+
 def test_shapes_and_shared_settings_do_not() -> None:
     axes: dict[str, list[object]] = {
         "data__num_sentences": [40, 90],
