@@ -176,6 +176,8 @@ def main() -> None:
                 flush=True,
             )
     print(f"least coverage {least:.1%}, limit {LEAST:.1%}")
+    if least < LEAST:
+        raise SystemExit("Some intervals hold too seldom.")
     print(f"V = 1,000, n = 4: {Sampling().contexts:,} of 10^9 contexts in {seconds_of_many_contexts():.1f} s")
 
 

@@ -106,6 +106,8 @@ METRICS = (
     "judge/abstention/rate",
 )
 
+LEAST_THRESHOLD = 1e-30  # of artifacts; float32 holds no number much smaller
+
 # -------------------------------------------------------------------------------------------------------- data worlds
 
 
@@ -432,7 +434,9 @@ class Sampling:
     # (benchmarks/README.md); stratified: by what the data say of its tokens, most where most is uncertain; importance:
     # most after the tokens that the model is surest after, for artifacts that are rare.
     method: str = key("uniform", absent="uniform")
-    contexts: int = key(20_000, absent=20_000)  # drawn at most, of each member: an interval within a few percent
+    contexts: int = key(
+        20_000, absent=20_000
+    )  # drawn at most, of each member: within a few percent where artifacts are common
     # A budget of time for each run of a stack at each evaluation; what it leaves room for differs from machine to
     # machine, and so do the numbers. null: none.
     seconds: float | None = key(None, absent=None)
@@ -451,7 +455,7 @@ class Artifacts:
     measure: str = key("conditional", absent="conditional")
     epsilon: float | None = key(None, absent=None)  # of measure=joint; null: 1 / (2 N) with N training sentences
     # auto: exact up to `exact_ngrams`, sampled beyond; reference: float64 throughout;
-    # chunked: float32, rows in doubt decided in float64. Exact engines return the same numbers.
+    # chunked: float32, rows in doubt decided in float64. The counts of exact engines are the same.
     engine: str = key("auto", absent="auto")
     exact_ngrams: float = key(1e11, absent=1e11)  # a run's n-grams that auto still counts: minutes on one core
     sampling: Sampling = field(default_factory=Sampling)
@@ -727,7 +731,10 @@ def _check(config: Config) -> None:
     _one_of("training.spacing", training.spacing, ("even", "log"))
     _one_of("training.schedule", training.schedule, ("constant", "cosine"))
     _one_of("training.accelerator", training.accelerator, ("auto", "cpu", "cuda"))
-    _require(0 < artifacts.threshold < 1, f"artifacts.threshold={artifacts.threshold} must lie between 0 and 1.")
+    _require(
+        LEAST_THRESHOLD <= artifacts.threshold < 1,
+        f"artifacts.threshold={artifacts.threshold} must lie between 0 and 1, and be at least {LEAST_THRESHOLD}.",
+    )
     order = _data_order(data)
     _require(
         artifacts.order is None or 2 <= artifacts.order <= order,
@@ -746,7 +753,10 @@ def _check_counting(config: Config) -> None:
     _one_of("artifacts.keep", artifacts.keep, ("top-k", "all", "sample"))
     _at_least(1, artifacts__kept=artifacts.kept, artifacts__exact_ngrams=artifacts.exact_ngrams)
     _one_of("artifacts.sampling.method", sampling.method, ("uniform", "stratified", "importance"))
-    _at_least(100, artifacts__sampling__contexts=sampling.contexts)
+    _require(
+        100 <= sampling.contexts <= 10_000_000,
+        f"artifacts.sampling.contexts={sampling.contexts} must lie between 100 and 10,000,000.",
+    )
     for name in ("seconds", "relative_error"):
         value = getattr(sampling, name)
         _require(

@@ -54,6 +54,10 @@ __all__ = ["Result", "counted", "device_of", "engine_of", "is_out_of_memory", "n
 log = logging.getLogger(__name__)
 
 
+SECONDS_PER_NGRAM = 2e-9  # of counting on one core of a CPU; V = 1,000 takes 1.5 to 2 s
+SLOW_NGRAMS = 3e10  # a minute
+BYTES_PER_SENTENCE = 200  # of the search for joint artifacts
+
 Progress = Callable[[int, int, int], object]
 State = dict[str, torch.Tensor]
 
@@ -184,6 +188,16 @@ def _fit(
     if state is not None:
         module.load_state(state)
     counter = make_counter(configs, corpora, device)
+    if (
+        evaluations_made == 0
+        and type(counter) is Counter
+        and (ngrams := ngrams_of(configs[0], corpora[0])) > SLOW_NGRAMS
+    ):
+        log.warning(
+            "Every evaluation counts over %.1e n-grams of one run, about %.0f minutes on a core: a smaller vocabulary, "
+            "artifacts.order or artifacts.contexts=typed makes them fewer, a lower artifacts.exact_ngrams draws some.",
+            *(ngrams, ngrams * SECONDS_PER_NGRAM / 60),
+        )
     for place, member in enumerate(members):
         member.join(model, counter, place)
 
@@ -266,19 +280,23 @@ def ngrams_of(config: Config, corpus: Corpus) -> int:
 def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
     """Return whether artifacts are counted or estimated; `auto` counts up to `artifacts.exact_ngrams`.
 
-    Raises ConfigError where they are too many even for that, and where contexts are to be mined, for which all have to
-    be looked at.
+    Raises ConfigError where they are too many even for that, where joint ones may not fit into the memory, and where
+    contexts are to be mined, for which all have to be looked at.
     """
     artifacts, ngrams = config.artifacts, ngrams_of(config, corpus)
-    auto = artifacts.engine == "auto"
-    if artifacts.measure == "joint" or (
-        artifacts.engine != "sampled" and not (auto and ngrams > artifacts.exact_ngrams)
-    ):
-        return "exact"
     if ngrams >= 1 << 62:
-        raise ConfigError(
-            f"{ngrams:.1e} n-grams are too many to number: lower artifacts.order, or set artifacts.contexts=typed."
-        )
+        raise ConfigError(f"{ngrams:.1e} n-grams are too many to number: lower artifacts.order or the vocabulary.")
+    if artifacts.measure == "joint":
+        epsilon = artifacts.epsilon or 1 / (2 * len(corpus.sentences))
+        if (most := min(1 / epsilon, ngrams)) * BYTES_PER_SENTENCE > artifacts.memory_mib << 20:
+            raise ConfigError(
+                f"Up to {most:.1e} sentences can have more than artifacts.epsilon={epsilon:.1e}, which "
+                f"artifacts.memory_mib={artifacts.memory_mib} does not hold: raise one of them."
+            )
+        return "exact"
+    auto = artifacts.engine == "auto"
+    if artifacts.engine != "sampled" and not (auto and ngrams > artifacts.exact_ngrams):
+        return "exact"
     if config.objective.outside.contexts == "mined":
         raise ConfigError(
             f"objective.outside.contexts=mined looks at every context, and {ngrams:.1e} n-grams are more than "

@@ -192,6 +192,6 @@ class Contexts:
         logits_bytes, hidden_bytes = M * U * (2 * itemsize + 6), M * D * 8 * 10 * (self._table_MnS.shape[1] + 1)
         entries, rows = _LIKED.get(self.total_M.device.type, _LIKED["cuda"])
         piece = min(entries // (M * U), memory_bytes // (logits_bytes + hidden_bytes))
-        piece = max(1, piece // TILE * TILE or piece)
+        piece = max(TILE, piece // TILE * TILE)
         block = min(max(rows // M, piece), max(piece, (memory_bytes - piece * logits_bytes) // hidden_bytes))
         return Sizes(block, piece)

@@ -128,7 +128,8 @@ def count_artifacts(
 
     `corpora`: one corpus, or one per member. `order`: n, by default that of the corpus. `contexts`: those considered,
     by default the corpus's choice. The survival curve covers thresholds >= 1/2, with `full_survival` all from .01 on.
-    `engine`: `reference` reads every row in float64, `chunked` and `auto` in float32 first; the counts are the same.
+    `engine`: `reference` reads every row in float64, `chunked` and `auto` in float32 first; the counts are the
+    same; N(tau) between the exact thresholds may differ by float32.
     Raises ValueError for a threshold outside (0, 1) or an order outside 2..order of the corpus.
     """
     corpora, order = asked_for(model, corpora, order)
@@ -374,12 +375,12 @@ class Counter:
             ngram_MQ=ngram["in_judged"],
         )
         judge = {f"judge/{name}": value for name, value in self._labelled(labels, above, judged).items()}
-        return values | self._labelled(labels, above, everywhere) | judge | self._told(totals)
+        return values | self._labelled(labels, above, everywhere) | judge | totals.spread
 
     def _totals(
         self,
         model: CountedModel,
-        reading: Reading,  # noqa: ARG002, what is known need not be read again to estimate the rest
+        reading: Reading,  # noqa: ARG002 (an estimate builds on it)
         read_M: Tensor,
         thresholds: Sequence[float],
     ) -> tuple[Totals, Observed]:
@@ -396,10 +397,6 @@ class Counter:
             watched=self._labels(model).watched,
             screened_in=self._screened_in,
         )
-
-    def _told(self, totals: Totals) -> Values:  # noqa: ARG002
-        """Return what else the totals say, [M] each: nothing, where they are exact."""
-        return {}
 
     def _labelled(self, labels: Labels, above: _Above, part: _Part) -> Values:
         """Return what the artifacts in a part of the contexts are: generalizations, hallucinations, abstentions.

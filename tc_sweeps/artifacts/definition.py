@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from tc_sweeps.config import METRICS
+from tc_sweeps.config import LEAST_THRESHOLD, METRICS
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows
 
@@ -26,9 +26,9 @@ EXACT_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)  # where the survival curve i
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise ValueError for a threshold outside (0, 1)."""
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold={threshold} must lie between 0 and 1.")
+    """Raise ValueError for a threshold outside (0, 1), or so small that float32 cannot tell what is above it."""
+    if not LEAST_THRESHOLD <= threshold < 1:
+        raise ValueError(f"threshold={threshold} must lie between 0 and 1, and be at least {LEAST_THRESHOLD}.")
 
 
 def check_order(corpus: Corpus, order: int | None) -> None:

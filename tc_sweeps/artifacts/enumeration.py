@@ -17,7 +17,7 @@ from torch import Tensor
 from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import check_order, check_threshold, most_tokens
-from tc_sweeps.artifacts.screen import Operand, screened_logits
+from tc_sweeps.artifacts.screen import Operand, power_, screened_logits
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_bits
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
@@ -39,7 +39,7 @@ class Scope(TypedDict, total=False):
 
 
 def enumerate_artifacts(model: CountedModel, corpus: Corpus, **scope: Unpack[Scope]) -> Iterator[pd.DataFrame]:
-    """Yield every artifact of a stack of one, in the order of n-grams, as frames of at most 32,768 rows.
+    """Yield every artifact of a stack of one, in the order of n-grams, as frames of about 32,768 rows at most.
 
     There are as many as `count_artifacts` counts, and at least one frame. Columns: `tokens` (the n-gram), `probability`
     (of its last token, float64), `label` (generalization, hallucination or unlabelled), `seen` (whether its context is
@@ -218,9 +218,7 @@ class _Search:
         logits_1CU, error_1C = screened_logits(hidden_1CD, self._operand, -math.log(self.threshold))
         below_CU = logits_1CU[0].sub_(logits_1CU[0].amax(-1, keepdim=True))  # in base 2
         log_top_C = below_CU[:, : self._model.vocab_size].amax(-1) * math.log(2)
-        # Powers too small for a normal number take a hundred times as long; none of them changes a sum.
-        share_CU = below_CU.clamp_min_(math.log2(torch.finfo(below_CU.dtype).tiny)).exp2_()
-        log_top_C = log_top_C - share_CU.sum(-1).log()
+        log_top_C = log_top_C - power_(below_CU).sum(-1).log()
         # Rows that float32 cannot hold are NaN, and may be anything.
         return (log_top_C.double() + error_1C[0]).nan_to_num(0.0).clamp_max(0.0)
 

@@ -13,14 +13,16 @@ def interval(estimate: float, variance: float, weight: float, room: float) -> tu
     """Return the 95 % interval, (low, high), of a total that lies in 0..`room`.
 
     `variance`: that of the estimate, as the draws show it; `weight`: the most that one artifact that was not met may
-    add, N_h / n_h for the stratum of N_h contexts from which n_h were drawn that has the most; 0 where all were read.
+    add: about N_h / n_h for the stratum of N_h contexts from which n_h were drawn that has the most, less where much of
+    it was read (see `SampledCounter._spread`); 0 where all were read.
 
-    With one stratum and one possible artifact a context this is the interval of Clopper and Pearson (1934), which never
-    covers less than it says: its upper end is a quantile of the Beta distribution with x + 1 hits of n + 1 draws. Fay
-    and Feuer (1997) carry that over to weighted sums of Poisson numbers: to what was met they add one more event of the
-    greatest weight, to the variance its square, and choose the gamma distribution with these two moments; coverage fell
-    below what it should be in none of their simulations, with no event met either. Here numbers are bounded, so the
-    same is done with Beta. In shares of the room, with p the estimate, v its variance and a the weight,
+    With one stratum, one possible artifact a context and few of many contexts drawn this is the interval of Clopper and
+    Pearson (1934), which never covers less than it says: its upper end is a quantile of the Beta distribution with x +
+    1 hits of n + 1 draws. Fay and Feuer (1997) carry that over to weighted sums of Poisson numbers: to what was met
+    they add one more event of the greatest weight, to the variance its square, and choose the gamma distribution with
+    these two moments; coverage fell below what it should be in none of their simulations, with no event met either.
+    Here numbers are bounded, so the same is done with Beta. In shares of the room, with p the estimate, v its variance
+    and a the weight,
 
         p' = (p + a) / (1 + a),   v' = (v + a^2 (1 - p)) / (1 + a)^3,   n' = p' (1 - p') / v'
 

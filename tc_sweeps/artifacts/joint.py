@@ -29,6 +29,7 @@ from tc_sweeps.artifacts.counter import Counter, Row, Values, asked_for, in_floa
 from tc_sweeps.artifacts.definition import most_tokens
 from tc_sweeps.artifacts.enumeration import artifact_table
 from tc_sweeps.artifacts.listing import Known, Listing, Reading, weights
+from tc_sweeps.artifacts.stream import count_above
 from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.corpus.randomness import judged
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
@@ -110,7 +111,7 @@ def joint_artifacts(
 
 
 class JointCounter(Counter):
-    """Counts by joint probability what `Counter` counts by that of the last token; losses and test metrics are equal.
+    """Counts by joint probability what `Counter` counts by that of the last token; losses are the same.
 
     The search waits for the device at every chunk of prefixes: which of them go on decides what there is to do next.
     """
@@ -344,9 +345,8 @@ class JointCounter(Counter):
     def _survival(self, found: _Found, is_artifact_K: Tensor) -> Tensor:
         """Return how many artifacts are above each of the member's epsilons, [M, T]."""
         member_K, p_K = found.member_K[is_artifact_K], found.probability_K[is_artifact_K]
-        above_KT = p_K[:, None] > torch.from_numpy(self.thresholds)[member_K]
-        count_MT = torch.zeros(self.thresholds.shape, dtype=torch.int64)
-        return count_MT.index_add_(0, member_K, above_KT.long())
+        curves = zip(self.thresholds, range(len(self.corpora)), strict=True)
+        return torch.cat([count_above(p_K[None, member_K == m], torch.from_numpy(t)) for t, m in curves])
 
 
 def _epsilon_of(corpus: Corpus, epsilon: float | None) -> float:

@@ -4,9 +4,10 @@ Contexts that are known by name (those that the data shows, labelled ones, those
 few and read exactly; so are all numbers that speak of these alone. The blank rest is cut into strata, each a product of
 tokens per place, and contexts are drawn from each. V^(n-1) is never in memory and never passed over.
 
-A draw is a hash of (seed, stratum, slot), so the same contexts are drawn at every evaluation wherever the same numbers
-are drawn from each stratum: a curve over training is smoother than with contexts drawn anew, since two points differ by
-what the model has learnt and not by what was asked; all points of it are off to the same side, though.
+A draw is a hash of (seed, stratum, slot), so the same contexts are drawn at every evaluation where the strata and what
+is drawn from each are the same, as they always are with `uniform`: a curve over training is smoother than with contexts
+drawn anew, since two points differ by what the model has learnt and not by what was asked; all points of it are off to
+the same side, though.
 
 Letters: `M` member, `H` stratum, `C` context, `K` known context, `T` threshold, `S` token at a place, `n` tokens of a
 context, `V` vocabulary, `U` the vocabulary and any unsupported token.
@@ -249,13 +250,6 @@ class _Tally:
         self._top.scatter_add_(1, stratum_MC * (len(self._high) + 1) + passed_MC, torch.ones_like(passed_MC))
 
 
-@dataclass(frozen=True, eq=False)
-class _Estimated(Totals):
-    """Totals that are estimates, told as whole numbers, and what the interval of the one at the threshold needs."""
-
-    spread: Values  # [M] each, of the blank contexts: `blank_` `estimate`, `variance`, `weight`, `room`
-
-
 # ------------------------------------------------------------------------------------------------------------- counter
 
 
@@ -306,10 +300,6 @@ class SampledCounter(Counter):
         context_1Cn, stratum_1C = strata.draw(drawn_MH, slot_C, self.seed_M, "sampled contexts")
         known_Kn, is_known_K = (value[0] for value in self._known_contexts)
         return torch.cat([known_Kn[is_known_K], context_1Cn[0, stratum_1C[0] < self._strata_count]]).cpu()
-
-    def surest(self, *_: Any, **__: Any) -> Tensor:
-        """Refuse: the surest contexts are among all, and only some are looked at."""
-        raise NotImplementedError("The contexts in which a model is surest are found by a Counter.")
 
     # -------------------------------------------------------------------------------------------------- on the device
 
@@ -448,9 +438,9 @@ class SampledCounter(Counter):
         open_M = read_M
         for slot_C in self._rounds:
             self._read_drawn(model, sampled, strata, drawn_MH, slot_C, "sampled contexts", open_M)
-            if len(self._rounds) == 1 or slot_C is self._rounds[-1]:
+            if slot_C is self._rounds[-1]:
                 break
-            open_M = open_M & ~self._is_enough(counted_M, self._spread(strata, sampled), began, open_M)
+            open_M = open_M & ~self._is_enough(counted_M, self._spread(strata, sampled), began, read_M)
             if not open_M.any():
                 break
 
@@ -459,7 +449,7 @@ class SampledCounter(Counter):
             return known_M1[:, 0] + _expanded(strata, sampled, sampled_MH).round().long()
 
         names = ("confident", "abstained", "judged", "judged_above", "judged_abstained")
-        totals = _Estimated(
+        totals = Totals(
             above_MT=torch.stack([total(known.above(t), sampled.above(t)) for t in thresholds], dim=1),
             doubtful_M=torch.zeros_like(self.seed_M),
             spread=self._spread(strata, sampled),
@@ -489,22 +479,18 @@ class SampledCounter(Counter):
             "blank_room": self.most_tokens * _added(blank_MH),
         }
 
-    def _is_enough(self, counted_M: Tensor, spread: Values, began: float, open_M: Tensor) -> Tensor:
-        """Return whether no more is to be drawn, [M]: a synchronisation."""
+    def _is_enough(self, counted_M: Tensor, spread: Values, began: float, read_M: Tensor) -> Tensor:
+        """Return whether no more is to be drawn, [M]: a synchronisation. `read_M`: who shares the time."""
         sampling = self._sampling
-        numbers = torch.stack([counted_M.double(), *spread.values(), open_M.double()], dim=1).tolist()
+        numbers = torch.stack([counted_M.double(), *spread.values(), read_M.double()], dim=1).tolist()
         if sampling.seconds is not None and time.monotonic() - began > sampling.seconds * sum(m[-1] for m in numbers):
-            return torch.ones_like(open_M)
+            return torch.ones_like(read_M)
         enough = [False] * len(numbers)
         if sampling.relative_error is not None:
             for member, (counted, estimate, *rest, _) in enumerate(numbers):
                 low, high = interval(estimate, *rest)
                 enough[member] = (high - low) / 2 <= sampling.relative_error * (counted + estimate)
-        return torch.tensor(enough, device=open_M.device)
-
-    def _told(self, totals: Totals) -> Values:
-        assert isinstance(totals, _Estimated)
-        return totals.spread
+        return torch.tensor(enough, device=read_M.device)
 
     # ---------------------------------------------------------------------------------------------------- on the host
 

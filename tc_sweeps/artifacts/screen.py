@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tc_sweeps.artifacts.contexts import TILE
 from tc_sweeps.artifacts.watching import Observed, Spot
 
-__all__ = ["Operand", "Question", "Screen", "Screened", "error_bound", "screened_logits"]
+__all__ = ["Operand", "Question", "Screen", "Screened", "error_bound", "power_", "screened_logits"]
 
 _LN2 = math.log(2)
 _TRUNK = 2.0**-40  # of a hidden state's length: how far two ways to compute it in float64 can lie apart
@@ -86,13 +86,14 @@ def error_bound(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Tensor:
 
     by Cauchy-Schwarz: the first two terms are roundings of the operands, that of the matrix as measured and that of the
     hidden state at most e |h| + sqrt(D) m, where m is the least normal number; the third bounds an inner product of D
-    terms summed in any order. (To |h - h'| come 2^-40 |h| for the order in which the hidden state itself was computed,
-    in float64.) log p = l - log sum exp l changes by at most twice that. On top come the roundings of l - max, of the
-    power, the sum of U terms, the division and the comparison of p or log p. The relative error of the sum is at most
-    (U + 4 + log U) e: U for adding, 4 for the power, and log U because the roundings of l - max, weighed by the terms
-    they belong to, are at most e times the mean of |l - max| under the softmax, which is at most its entropy. The rest
-    is within (16 + 4 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products must be those of
-    the precision they claim, not of TF32.
+    terms summed in any order. (To |h - h'| comes what the hidden state itself may be off in float64, by the order in
+    which it was computed: taken to be at most 2^-40 |h|.) log p = l - log sum exp l changes by at most twice that. On
+    top come the roundings of l - max, of the power, the sum of U terms, the division and the comparison of p or log p.
+    The relative error of the sum is at most (U + 4 + log U) e: U for adding, 4 for the power, and log U because the
+    roundings of l - max, weighed by the terms they belong to, are at most e times the mean of |l - max| under the
+    softmax, which is at most its entropy. The rest is within (16 + 4 |log p|) e, where |log p| is at most `deepest`,
+    all that is compared. Products must be those of the precision they claim, not of TF32. Powers below the least normal
+    number are read as that number, so thresholds must be far above it.
     """
     D, U = operand.rounded_MDU.shape[1:]
     dtype = operand.rounded_MDU.dtype
@@ -109,6 +110,14 @@ def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tup
     """Return logits in base 2, [M, C, U], and the `error_bound` of their rows in nats, [M, C]."""
     logits_MCU = hidden_MCD.to(operand.rounded_MDU.dtype) @ operand.rounded_MDU
     return logits_MCU, error_bound(hidden_MCD, operand, deepest)
+
+
+def power_(below: Tensor) -> Tensor:
+    """Return 2^x of numbers up to 0, in their place.
+
+    Powers too small for a normal number would take many times as long; none of them changes a sum with a 1 in it.
+    """
+    return below.clamp_min_(math.log2(torch.finfo(below.dtype).tiny)).exp2_()
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +148,9 @@ class Screen:
         """Answer the question for the rows of a block, piece by piece; what is watched is written into `observed`."""
         asked = self._question
         error_MC = error_bound(hidden_MCD, self._operand, asked.deepest)
-        low_MCD = F.pad(hidden_MCD.to(error_MC.dtype), (0, 0, 0, -hidden_MCD.shape[1] % TILE))
+        low_MCD = hidden_MCD.to(error_MC.dtype)
+        if beyond := -hidden_MCD.shape[1] % TILE:
+            low_MCD = F.pad(low_MCD, (0, 0, 0, beyond))
         read = [self._piece(low_MCD, error_MC[:, piece], piece, spot, observed) for piece, spot in pieces]
         top_MC, entries_MCT, unsupported_MC, sure_MC = (torch.cat(parts, dim=1) for parts in zip(*read, strict=True))
         log_top_MC = top_MC.log()
@@ -164,8 +175,7 @@ class Screen:
         below_MCU = logits_MCU.sub_(logits_MCU.amax(-1, keepdim=True))
         member_M1 = torch.arange(M, device=below_MCU.device)[:, None]
         below_MQ = below_MCU[member_M1, spot.row_MQ, spot.token_MQ] * _LN2
-        # Powers too small for a normal number take many times as long; none of them changes a sum.
-        share_MCU = below_MCU.clamp_min_(math.log2(torch.finfo(below_MCU.dtype).tiny)).exp2_()
+        share_MCU = power_(below_MCU)
         sum_MC = share_MCU.sum(-1)
         share_MCV, unsupported_MCX = share_MCU[..., : self._vocab_size], share_MCU[..., self._vocab_size :]
         unsupported_MC = (unsupported_MCX / sum_MC[..., None]).flatten(1)  # empty where there is no such token

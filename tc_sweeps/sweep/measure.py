@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from tc_sweeps.config import Config
@@ -26,5 +27,8 @@ def measure(config: Config) -> Load:
     if engine_of(config, corpus) == "sampled":
         contexts = min(contexts, artifacts.sampling.contexts)
         estimated = ngrams if artifacts.engine == "auto" else 0
+    if artifacts.measure == "joint":  # at most so many prefixes go on
+        epsilon = artifacts.epsilon or 1 / (2 * len(corpus.sentences))
+        contexts = min(contexts, (corpus.order - 1) * math.ceil(1 / epsilon))
     found = load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)
     return replace(found, estimated=estimated)

@@ -346,11 +346,6 @@ def test_nothing_waits_for_the_device_before_the_one_transfer(method: str, thres
     assert waiting.found == []
 
 
-def test_the_surest_contexts_are_not_looked_for() -> None:
-    with pytest.raises(NotImplementedError):
-        sampled([random_world(6, 10, 3, seed=0)]).surest()
-
-
 def test_a_model_that_has_diverged_spoils_nobody() -> None:
     corpora = [random_world(40, 30, 3, seed=seed) for seed in (0, 1)]
     model = sharp_model(corpora, "attention", seed=0)

@@ -41,9 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["tc-sweeps", "run", *settings, *quick])
         Path("facts.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert ended.value.code == 0
+        cli.main()
     [status] = folder.glob("outputs/named/*/status.json")
     return status.parent
 
