@@ -35,7 +35,7 @@ class Totals:
     judged_above_M: Tensor  # n-grams above the threshold of interest in these
     judged_abstained_M: Tensor  # of these the ones with the unsupported token above it
     doubtful_M: Tensor  # rows that were decided in float64
-    # Where totals are estimates, told as whole numbers: what the interval of the one at the threshold needs of the blank
+    # Where totals are estimates, told as whole numbers: what the interval of the one at the threshold needs of blank
     # contexts, [M] each: `blank_` `estimate`, `variance`, `weight`, `room`.
     spread: dict[str, Tensor] = field(default_factory=dict)
 
