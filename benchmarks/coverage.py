@@ -27,6 +27,7 @@ from tc_sweeps.model.objectives import loss
 from tc_sweeps.model.prefixes import full_batch, stack_batches
 
 LEAST = 0.935
+ENOUGH = 1000  # replicates, to say that a share is less than that
 CPU = torch.device("cpu")
 STACK = 25  # copies of a model with draws of their own that are estimated together
 METHODS = {
@@ -142,7 +143,7 @@ def asked(setting: Setting) -> dict[str, object]:
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--replicates", type=int, default=1000, help="estimates of each row of the table")
+    parser.add_argument("--replicates", type=int, default=ENOUGH, help="estimates of each row of the table")
     parser.add_argument("--settings", nargs="+", default=[s.name for s in SETTINGS], help="names of settings")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -176,9 +177,9 @@ def main() -> None:
                 flush=True,
             )
     print(f"least coverage {least:.1%}, limit {LEAST:.1%}")
-    if least < LEAST:
-        raise SystemExit("Some intervals hold too seldom.")
     print(f"V = 1,000, n = 4: {Sampling().contexts:,} of 10^9 contexts in {seconds_of_many_contexts():.1f} s")
+    if least < LEAST and options.replicates >= ENOUGH:
+        raise SystemExit("Some intervals hold too seldom.")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_ngrams_that_have_no_number_fail_the_run(launch: Launch) -> None:
         "run", *facts, "data.held_out_fraction=0", *QUICK[:2], "tracking=none", "artifacts.contexts=all"
     )
     assert code == 1
-    assert "n-grams are too many to number: lower artifacts.order, or set artifacts.contexts=typed." in err
+    assert "n-grams are too many to number: lower artifacts.order or the vocabulary." in err
 
 
 def test_an_estimate_asked_for_by_name_holds_what_is_counted(launch: Launch) -> None:
