@@ -43,6 +43,7 @@ _PILOT = 16  # one in so many contexts is drawn to see where the others should b
 # Of what may be drawn, where a budget of time or an error that is small enough may end it before.
 _LOOKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 _SUREST = (1 / 16, 1 / 4, 1 / 2, 1)  # the last tokens after which a model is surest, up to such a share of them
+_FEW = 1 << 20  # contexts that are gone through once to see whose they are; a half of more is one within .1 %
 _BEYOND = 1 << 62  # no context has this number
 
 
@@ -448,14 +449,35 @@ class SampledCounter(Counter):
             # Told as a whole number, as counts are: what is lost is less than the weight of one artifact that was met.
             return known_M1[:, 0] + _expanded(strata, sampled, sampled_MH).round().long()
 
-        names = ("confident", "abstained", "judged", "judged_above", "judged_abstained")
+        # Of the judge's half more or fewer contexts may have been drawn than it is a part of all.
+        judged_M = _expanded(strata, sampled, sampled["judged"])
+        expected_M = torch.where(self._is_complete_M1[:, 0], judged_M, self._judged_M - known["judged"][:, 0])
+        of_judged_M = torch.where(judged_M > 0, expected_M / judged_M, 0.0)
+
+        def judged_total(name: str) -> Tensor:
+            return known[name][:, 0] + (_expanded(strata, sampled, sampled[name]) * of_judged_M).round().long()
+
         totals = Totals(
             above_MT=torch.stack([total(known.above(t), sampled.above(t)) for t in thresholds], dim=1),
             doubtful_M=torch.zeros_like(self.seed_M),
             spread=self._spread(strata, sampled),
-            **{f"{name}_M": total(known[name], sampled[name]) for name in names},
+            confident_M=total(known["confident"], sampled["confident"]),
+            abstained_M=total(known["abstained"], sampled["abstained"]),
+            judged_M=judged_total("judged"),
+            judged_above_M=judged_total("judged_above"),
+            judged_abstained_M=judged_total("judged_abstained"),
         )
         return totals, Observed.of(self._listed.watched, 1)
+
+    @cached_property
+    def _judged_M(self) -> Tensor:
+        """How many of the considered contexts are the judge's: half of them, but for chance where they are few."""
+        if self.contexts.total > _FEW:
+            return (self.contexts.total_M / 2).round().long()
+        judged_M = torch.zeros_like(self.contexts.total_M)
+        for block in self.contexts.blocks(1 << 16):
+            judged_M += (block.judged(self._judge_seed_M) & block.valid_MC).sum(1)
+        return judged_M
 
     def _spread(self, strata: _Strata, sampled: _Tally) -> Values:
         """Return what the interval of the number of artifacts in blank contexts needs, [M] each; see `interval`.

@@ -11,6 +11,7 @@ from tc_sweeps.config import METRICS, WORLDS, ConfigError, leaves
 from tc_sweeps.report.artifacts import printable_lines
 from tc_sweeps.report.frame import (
     config_keys,
+    estimated,
     find_run,
     find_sweep,
     hint,
@@ -56,6 +57,7 @@ def compare_text(
     table = differences(finished_a, finished_b, how, names)
     if file is not None:
         table.to_csv(file, index=False)
+    inexact = estimated(pd.concat([finished_a, finished_b], ignore_index=True))
     head = [
         f"{side}: {name}, {len(finished)} of {runs_text(len(runs))} finished"
         for side, name, finished, runs in (("A", a, finished_a, runs_a), ("B", b, finished_b, runs_b))
@@ -64,7 +66,8 @@ def compare_text(
         printable_lines("\n".join(head)),
         _configs_text(finished_a, finished_b, how),
         _matched_text(finished_a, finished_b, how),
-        _table_text(table, how),
+        _table_text(table, how, marked=not inexact),
+        inexact,
         _left_out_text(metrics, names),
         "\n".join(filter(None, dict.fromkeys([unseen_a, unseen_b]))),
     ]
@@ -163,18 +166,19 @@ def _seeds_text(name: str, side: Groups, other: Groups, keys: Sequence[str]) -> 
     return lines
 
 
-def _table_text(table: pd.DataFrame, how: Matching) -> str:
+def _table_text(table: pd.DataFrame, how: Matching, *, marked: bool) -> str:
+    """Return the differences as text; `marked`: whether it is said which intervals exclude 0."""
     keys = how.keys
     if table.empty:
         return "No run of A can be compared with one of B."
     shown = table.head(MOST_ROWS)
     known = table["low"].notna()
-    apart = known & ((table["low"] > 0) | (table["high"] < 0))
+    apart = marked & known & ((table["low"] > 0) | (table["high"] < 0))
     cells = {"metric": shown["metric"].tolist()} | {key: shown[key].tolist() for key in keys}
     cells |= {"A": list(map(plain, shown["a"])), "B": list(map(plain, shown["b"]))}
     cells["B - A"] = [
-        f"{spell(mean, low, high)} {'*' if marked else ' '}"
-        for mean, low, high, marked in zip(shown["difference"], shown["low"], shown["high"], apart, strict=False)
+        f"{spell(mean, low, high)} {'*' if excludes else ' '}"
+        for mean, low, high, excludes in zip(shown["difference"], shown["low"], shown["high"], apart, strict=False)
     ]
     cells["seeds"] = [
         f"{one}" if paired else f"{one} and {two}, unpaired"
@@ -188,7 +192,7 @@ def _table_text(table: pd.DataFrame, how: Matching) -> str:
         notes.append(f"unpaired: {why}; difference of the means, with Welch's 95 % interval.")
     if not known.all():
         notes.append("Where there is no interval, there are fewer than two seeds.")
-    if known.any():
+    if known.any() and marked:
         chance = f"; by chance alone it would be about {known.sum() / 20:.0f}" if known.sum() >= 20 else ""
         notes.append(f"*: the interval excludes 0, here in {apart.sum()} of {known.sum()}{chance}.")
     return printable_lines(columns_text(cells, repeated=len(keys) + 1) + "\n\n" + "\n".join(notes))

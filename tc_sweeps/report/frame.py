@@ -227,13 +227,34 @@ def load_finished(sweep: Sweep, where: Where | None = None) -> pd.DataFrame:
 
 
 def left_out(sweep: Sweep, where: Where | None = None) -> str:
-    """Return in a sentence which runs are in no figure, as `load_finished` has it; nothing where all have finished."""
-    states = load_sweep(sweep, where=where)["state"]
+    """Return in sentences which runs are in no figure, as `load_finished` has it, and in which numbers are estimates.
+
+    Nothing where all have finished and are counted exactly.
+    """
+    runs = load_sweep(sweep, where=where)
+    states = runs["state"]
     others = states[states != "finished"]
-    if others.empty:
-        return ""
     told = ", ".join(f"{count} {state}" for state, count in others.value_counts().sort_index().items())
-    return f"{len(others)} of {len(states)} runs {'is' if len(others) == 1 else 'are'} left out: {told}."
+    are = f"{len(others)} of {len(states)} runs {'is' if len(others) == 1 else 'are'} left out: {told}." if told else ""
+    return " ".join(filter(None, [are, estimated(runs)]))
+
+
+def are_estimates(runs: pd.DataFrame) -> pd.Series:
+    """Return of which runs the numbers of artifacts are estimates, by their own intervals."""
+    if "artifacts/count_high" not in runs:  # none of these runs is of a version that estimates
+        return pd.Series(data=False, index=runs.index)
+    return runs["artifacts/count_high"] > runs["artifacts/count_low"]
+
+
+def estimated(runs: pd.DataFrame) -> str:
+    """Return a sentence on the runs whose numbers of artifacts are estimates; nothing where there are none."""
+    count = int(are_estimates(runs).sum())
+    if not count:
+        return ""
+    return (
+        f"In {count} of {runs_text(len(runs))} the numbers of artifacts are estimates. Intervals over seeds do not "
+        "hold how far each may be off; artifacts/count_low and artifacts/count_high do."
+    )
 
 
 def load_curves(sweep: Sweep, *, where: Where | None = None) -> pd.DataFrame:

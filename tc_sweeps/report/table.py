@@ -9,7 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from tc_sweeps.report.frame import Sweep, find_sweep, load_sweep, metric_names, over_seeds, swept_keys, unseen
+from tc_sweeps.report.frame import (
+    Sweep,
+    estimated,
+    find_sweep,
+    load_sweep,
+    metric_names,
+    over_seeds,
+    swept_keys,
+    unseen,
+)
 from tc_sweeps.report.intervals import plain, spell
 from tc_sweeps.report.where import Where, name_where
 from tc_sweeps.store.files import replace
@@ -52,7 +61,12 @@ def write_table(sweep: Sweep, *, where: Where | None = None) -> str:
         written.append(folder.path / f"summary{name_where(where)}.csv")
         replace(written[-1], lambda path: summary.to_csv(path, index=False))
         parts.append(_summary_text(summary, keys, len(finished)))
-    parts += [_unfinished_text(runs), unseen(folder), "Written: " + "\n         ".join(map(str, written))]
+    parts += [
+        estimated(finished),
+        _unfinished_text(runs),
+        unseen(folder),
+        "Written: " + "\n         ".join(map(str, written)),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 

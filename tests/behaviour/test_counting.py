@@ -34,8 +34,17 @@ def test_a_sweep_of_too_many_ngrams_is_estimated_and_says_so_once(launch: Launch
         assert list(table.columns) == ["tokens", "probability", "label", "seen", "right"]
         assert 0 < len(table) <= 10_000
         assert (table["probability"] > 0.5).all()
-    assert launch("table", "large")[0] == 0
-    assert launch("figure", "large", "--x", "training.learning_rate", "--y", "artifacts/count")[0] == 0
+    named = "In 4 of 4 runs the numbers of artifacts are estimates."
+    verbs = (
+        ["table", "large"],
+        ["figure", "large", "--x", "training.learning_rate", "--y", "artifacts/count"],
+        ["report", "large"],
+    )
+    for verb in verbs:
+        code, out, _ = launch(*verb)
+        assert code == 0
+        assert named in out, verb
+    assert named in Path("outputs/large/report.html").read_text()
     _, out, _ = launch("artifacts", f"large/{results['run_id'].iloc[0]}")
     low, count, high = (f"{results[name].iloc[0]:,.0f}" for name in INTERVAL)
     assert f"about {count} artifacts (95 % interval {low} to {high})" in out
@@ -76,6 +85,11 @@ def test_an_estimate_asked_for_by_name_holds_what_is_counted(launch: Launch) -> 
     assert estimated["artifacts/count_low"] < estimated["artifacts/count_high"]
     for name in ("train/loss", "train/accuracy", "artifacts/seen", "artifacts/ceiling"):
         assert estimated[name] == pytest.approx(counted[name], rel=1e-12)
+    assert estimated["judge/artifacts/count"] == pytest.approx(counted["judge/artifacts/count"], rel=0.1)
+    code, out, _ = launch("compare", "counted", "sampled")
+    assert code == 0
+    assert "In 1 of 2 runs the numbers of artifacts are estimates." in out
+    assert "*" not in out
 
 
 def test_contexts_cannot_be_mined_where_only_some_are_looked_at(launch: Launch) -> None:

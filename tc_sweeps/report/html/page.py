@@ -59,6 +59,8 @@ def _section(sweep: Mapping[str, Any]) -> str:
     lines.append(f'<p class="states">{runs:,} run{"s" * (runs != 1)}: {_escaped(states)}</p>')
     if sweep["command"]:
         lines.append(f'<p class="command"><code>{_escaped(sweep["command"])}</code></p>')
+    if sweep["estimated"]:
+        lines.append(f"<p>{_escaped(sweep['estimated'])}</p>")
     if sweep["failures"]:
         told = "".join(f"<li>{each['count']:,} failed: {_escaped(each['reason'])}</li>" for each in sweep["failures"])
         lines.append(f'<ul class="failures">{told}</ul>')

@@ -23,6 +23,7 @@ import pandas as pd
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report.frame import (
     Sweep,
+    estimated,
     facts,
     find_sweep,
     load_sweep,
@@ -115,6 +116,7 @@ def _sweep(folder: SweepFolder, name: str, runs: pd.DataFrame, where: Where | No
         "verdict": verdict,
         "states": {state: counts[state] for state in [*STATES, *sorted(set(counts) - set(STATES))] if counts[state]},
         "failures": failures,
+        "estimated": estimated(runs) or None,
     }
 
 
@@ -185,14 +187,13 @@ class Gathered:
         return dumps(core)
 
     def unfinished(self) -> str:
-        """Return which runs have not finished and where they are in the page nonetheless; nothing if all have."""
+        """Return which runs have not finished and where they are in the page nonetheless, and which are estimates."""
         told = in_states(self.runs["state"][~self._finished])
-        if not told:
-            return ""
-        return (
+        sentence = (
             f"Not finished: {told}. What the report says of the end leaves them out; curves over training go as far as "
             "each has come, without those that failed."
         )
+        return " ".join(filter(None, [told and sentence, estimated(self.runs[self._finished])]))
 
     # ----------------------------------------------------------------------------------------------------------- groups
 

@@ -205,6 +205,7 @@ function artifactsOf(detail, run) {
   if (!found) return null;
   const all = cellOf("artifacts/count", run);
   const isSample = detail.config["artifacts.keep"] === "sample" && found.kept < all;
+  const isEstimate = cellOf("artifacts/count_high", run) > cellOf("artifacts/count_low", run);
   const title = isSample ? "Most confident artifacts of a sample" : "Most confident artifacts";
   const count = found.tokens.length;
   if (!count) {
@@ -216,7 +217,8 @@ function artifactsOf(detail, run) {
   const spelled = ([total, label]) => (label === "unlabelled" ? `${total} ${label}` : counted(total, label));
   const kept = listed(totals.filter(([total]) => total).map(spelled));
   const of = isSample ? `of a sample of ${spell(found.kept)} of ${counted(all, "artifact")}` : "that the report keeps";
-  const words = `The ${counted(count, "most confident artifact")} ${of}: ${kept}. An artifact is an
+  const among = isEstimate ? " of those in the contexts that were looked at" : "";
+  const words = `The ${counted(count, "most confident artifact")} ${of}${among}: ${kept}. An artifact is an
     n-gram that the model is sure of and that its data do not hold; right are the last tokens that are true there.`;
   const shown = table(["rank", "label", "n-gram", "P", "context", "right"], artifactRows(detail), {
     id: "run-artifacts",
