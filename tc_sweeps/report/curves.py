@@ -59,7 +59,7 @@ def draw_xy(sweep: Sweep, x: str, y: str, by: str | Sequence[str] | None = None,
     by = [by] if isinstance(by, str) else list(by or [])
     figure = figure_xy(folder, x, y, by, where)
     name = "_".join([_safe(y), "against", _safe(x), *(["by", *map(_safe, by)] if by else [])])
-    return style.save(figure, folder.path / "figures" / f"{name}{name_where(where)}")[0]
+    return style.save(figure, folder.path / "figures" / f"{name}{name_where(where, every=folder.every)}")[0]
 
 
 def figure_xy(sweep: Path | SweepFolder, x: str, y: str, by: Sequence[str] = (), where: Where | None = None) -> Figure:

@@ -188,7 +188,7 @@ def alike(runs: Sequence[Run]) -> list[tuple[str, str, list[Run]]]:
 
 def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> str:
     counts = Counter(run["state"] for run in runs)
-    name = typed(folder.path)
+    name, every = typed(folder.path), " --all" if folder.every else ""
     missing, plan = counts["queued"] + counts["interrupted"], folder.plan
     purpose = f"To train the {runs_text(missing)} missing:"
     if folder.is_search:
@@ -204,10 +204,10 @@ def _next_text(folder: SweepFolder, runs: Sequence[Run], *, at_work: bool) -> st
     if counts["failed"] > hopeless and not counts["running"] and not folder.is_search:
         lines.append(("To try what failed again:", _again(plan, failed=True)))
     if counts["finished"]:
-        lines.append(("To see the numbers:", f"tc-sweeps table {name}"))
+        lines.append(("To see the numbers:", f"tc-sweeps table {name}{every}"))
     if counts["finished"] and not counts["running"] and not missing:
         drawing = f"tc-sweeps figure {name}" if own_figure(folder) else figure_command(folder.path, run_frame(runs))
-        lines.append(("To draw them:", drawing))
+        lines.append(("To draw them:", f"{drawing}{every}"))
     width = max((len(purpose) for purpose, _ in lines), default=0)
     told = [f"{purpose.ljust(width)}  {command}" for purpose, command in lines]
     if hopeless and not folder.is_search:

@@ -52,13 +52,13 @@ def write_table(sweep: Sweep, *, where: Where | None = None) -> str:
     finished = runs[runs["state"] == "finished"]
     metrics = [name for name in metric_names(runs) if finished[name].notna().any()]
     folder.remake_results()
-    results = folder.path / f"results{name_where(where)}.csv"
-    written = [results] if where else [folder.path / "results.parquet", results]
+    results = folder.path / f"results{name_where(where, every=folder.every)}.csv"
+    written = [results] if where or folder.every else [folder.path / "results.parquet", results]
     replace(results, lambda path: runs.to_csv(path, index=False))
     parts = [_runs_text(runs, keys, results.name)]
     if metrics:
         summary = over_seeds(finished, keys, metrics)
-        written.append(folder.path / f"summary{name_where(where)}.csv")
+        written.append(folder.path / f"summary{name_where(where, every=folder.every)}.csv")
         replace(written[-1], lambda path: summary.to_csv(path, index=False))
         parts.append(_summary_text(summary, keys, len(finished)))
     parts += [

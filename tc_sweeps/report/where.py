@@ -109,8 +109,13 @@ def spell_value(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
-def name_where(where: Where | None) -> str:
-    """Return what a filter adds to a file's name: what is made of some runs must not replace what is made of all."""
+def name_where(where: Where | None, *, every: bool = False) -> str:
+    """Return what a choice of runs adds to a file's name: what is made of other runs must not replace it.
+
+    `every`: the runs of earlier plans are among them.
+    """
+    if every:
+        return f"_all{name_where(where)}"
     if not where:
         return ""
     text = spell_where(where)

@@ -70,7 +70,7 @@ def draw_experiment(sweep: Sweep, experiment: str | None = None, *, where: Where
     figure = module.draw(folder, where)
     without = "" if experiment == "search" else left_out(folder, where)  # a search tells of all its trials itself
     caption(figure, without)
-    paths = save(figure, path / "figures" / f"{experiment}{name_where(where)}")
+    paths = save(figure, path / "figures" / f"{experiment}{name_where(where, every=folder.every)}")
     return Drawing(paths, module.CLAIM, module.verdict(folder, where), spell_where(where), without)
 
 

@@ -39,6 +39,6 @@ def write_report(sweeps: Sweep | Sequence[Sweep], *, where: Where | None = None)
     room = min(max(LEAST_BYTES, BYTES_PER_RUN * len(gathered.runs)), MOST_BYTES)
     empty = page(gathered.title, gathered.sweeps, "")
     text = page(gathered.title, gathered.sweeps, gathered.payload(room - len(empty.encode())))
-    path = gathered.folder / f"report{name_where(where)}.html"
+    path = gathered.folder.path / f"report{name_where(where, every=gathered.folder.every)}.html"
     replace_text(path, text)
     return Report(path, gathered.unfinished())

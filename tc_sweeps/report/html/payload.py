@@ -93,7 +93,7 @@ def gather(sweeps: Sequence[Sweep], where: Where | None = None) -> Gathered:
     runs = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
     paths = dict(zip(names, (folder.path for folder in folders), strict=True))
     title = ", ".join(names) + (f" with {spell_where(where)}" if where else "")
-    return Gathered(title, folders[0].path, told, runs, paths)
+    return Gathered(title, folders[0], told, runs, paths)
 
 
 def _sweep(folder: SweepFolder, name: str, runs: pd.DataFrame, where: Where | None) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Gathered:
     """Runs of some sweeps, one row each, and what there is to say of the sweeps."""
 
     title: str
-    folder: Path  # of the first sweep
+    folder: SweepFolder  # of the first sweep
     sweeps: list[dict[str, Any]]
     runs: pd.DataFrame
     paths: dict[str, Path]  # by the sweep's name
