@@ -111,9 +111,7 @@ def merged_terms(data: DataTensor) -> int:
     return fewest
 
 
-def _merge(
-    terms: Iterable[tuple[int, tuple[_Vector, ...]]], place: int
-) -> list[tuple[int, tuple[_Vector, ...]]]:
+def _merge(terms: Iterable[tuple[int, tuple[_Vector, ...]]], place: int) -> list[tuple[int, tuple[_Vector, ...]]]:
     """Return the terms (factor, vectors) with those added that agree outside `place`; no vector has a common divisor.
 
     Without a common divisor two vectors that are multiples of each other are equal.
