@@ -43,8 +43,8 @@ class RankBounds:
 def rank_bounds(data: DataTensor) -> RankBounds:
     """Return bounds on the rank of D^n.
 
-    Example: facts f(a, b) with f(0, 0) = f(0, 1) = 2 and f(1, 0) = 3 make D = e_0 x (e_0 + e_1) x e_2 + e_1 x e_0 x e_3.
-    Two terms are enough, and two different answers need two: the rank is 2.
+    Example: facts f(a, b) with f(0, 0) = f(0, 1) = 2 and f(1, 0) = 3 make the tensor
+    e_0 x (e_0 + e_1) x e_2 + e_1 x e_0 x e_3. Two terms are enough, and two different answers need two: the rank is 2.
     """
     return RankBounds(flattening_ranks(data), merged_terms(data), slice_terms(data))
 

@@ -70,11 +70,12 @@ def fit_cp(
 ) -> CPLogits:
     """Return CP logit tensors of every rank and restart (ranks outermost), fitted to D^n as one stack in float32.
 
-    The loss of a fit is the cross-entropy of the last token over the n-grams of the data, unseen fibers masked out. Adam
-    takes at most `steps` steps; a fit ends as soon as it is consistent (see `consistent_fits`), with the factors it has
-    then. The first factors are normal with logits of unit variance; a restart's are the same in any stack, and a smaller
-    rank takes the first components of a larger one. Padded components are zero in all factors: so is their gradient,
-    and they stay so.
+    The loss of a fit is the cross-entropy of the last token over the n-grams of the data, unseen fibers masked out.
+    Adam takes at most `steps` steps; a fit ends as soon as it is consistent (see `consistent_fits`), with the factors
+    it has then. The first factors are normal with logits of unit variance; a restart's do not depend on the stack, and
+    those of a smaller rank are the first components of a larger one, up to scale. Padded components are zero in all
+    factors: so is their gradient, and they stay so. Raises ValueError for numbers below 1, and for data with several
+    answers to a context without `epsilon`.
     """
     if min(ranks, default=0) < 1 or restarts < 1 or steps < 1:
         raise ValueError(f"ranks={list(ranks)}, restarts={restarts} and steps={steps} must be at least 1.")

@@ -47,7 +47,7 @@ def effective_rank(
     The ranks tried are 1, 2, 4, .. until a restart is consistent, then a bisection; the restarts of a rank are one
     stack. Above stands a bound that needs no fit: for functional data D^n itself, scaled up, has consistent logits, and
     in any case one rank-one term for each seen context is enough. Rank 0, where all tokens are equally probable, is not
-    tried.
+    tried. Raises ValueError for an unknown criterion, numbers that are not positive, and data without n-grams.
     """
     tensor = data.tensor(data.order) if isinstance(data, Corpus) else data
     if criterion not in ("argmax", "kl"):
