@@ -62,10 +62,10 @@ def fit_cp(
     data: DataTensor,
     ranks: Sequence[int],
     *,
-    restarts: int = 4,
+    restarts: int = 8,
     seed: int = 0,
     steps: int = 1000,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
     epsilon: float | None = None,
 ) -> CPLogits:
     """Return CP logit tensors of every rank and restart (ranks outermost), fitted to D^n as one stack in float32.

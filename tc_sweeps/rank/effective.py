@@ -31,10 +31,10 @@ def effective_rank(
     *,
     criterion: str = "argmax",
     epsilon: float = math.log(2),
-    restarts: int = 4,
+    restarts: int = 8,
     seed: int = 0,
     steps: int = 1000,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
 ) -> EffectiveRank:
     """Return the least rank found of a CP logit tensor whose completion is consistent with the data on seen fibers.
 

@@ -34,10 +34,14 @@ def functional(contexts_Cn: Tensor, answer_C: Tensor, vocab_size: int) -> DataTe
 
 
 def planted(rank: int, vocab_size: int, contexts: int, seed: int = 0) -> DataTensor:
-    """The greatest logits of some contexts in a random CP tensor of this rank, so that no more than it is needed."""
+    """The greatest logits in a random CP tensor of this rank, so that no more than it is needed.
+
+    The contexts are those whose greatest logit is farthest above the next: a fit can find them without luck.
+    """
     draw = torch.Generator().manual_seed(seed)
     factors = [torch.randn(vocab_size, rank, generator=draw, dtype=torch.float64) for _ in range(3)]
-    number_C = torch.randperm(vocab_size**2, generator=draw)[:contexts]
-    contexts_Cn = torch.stack([number_C // vocab_size, number_C % vocab_size], 1)
-    logits_CV = (factors[0][contexts_Cn[:, 0]] * factors[1][contexts_Cn[:, 1]]) @ factors[2].T
-    return functional(contexts_Cn, logits_CV.argmax(1), vocab_size)
+    all_Cn = torch.cartesian_prod(torch.arange(vocab_size), torch.arange(vocab_size))
+    logits_CV = (factors[0][all_Cn[:, 0]] * factors[1][all_Cn[:, 1]]) @ factors[2].T
+    best_C2 = logits_CV.topk(2).values
+    clear_C = (best_C2[:, 0] - best_C2[:, 1]).argsort(descending=True)[:contexts]
+    return functional(all_Cn[clear_C], logits_CV.argmax(1)[clear_C], vocab_size)
