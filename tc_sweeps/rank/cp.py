@@ -15,9 +15,10 @@ from torch import Tensor
 from tc_sweeps.corpus.randomness import random_normals
 from tc_sweeps.corpus.tensor import DataTensor
 
-__all__ = ["CPLogits", "consistent_fits", "fit_cp"]
+__all__ = ["CPLogits", "consistent_contexts", "fit_cp"]
 
 _EVERY = 25  # steps between two looks at which fits are consistent
+_HOPELESS = 0.75  # a fit that after a quarter of its steps answers fewer contexts right is given up
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,21 +42,22 @@ def _logits(factors: Sequence[Tensor], contexts_Cn: Tensor) -> Tensor:
     return torch.bmm(product_CMR.transpose(0, 1), factors[-1].permute(1, 2, 0))
 
 
-def consistent_fits(logits_MCV: Tensor, data: DataTensor, epsilon: float | None) -> Tensor:
-    """Return which completions are consistent with D^n on every seen fiber, [M]; `logits_MCV` at `data.contexts_Cn`.
+def consistent_contexts(logits_MCV: Tensor, data: DataTensor, epsilon: float | None) -> Tensor:
+    """Return which completions are consistent with D^n on which seen fibers, [M, C].
 
+    `logits_MCV` are those of `data.contexts_Cn`.
     With `epsilon` the divergence from the data's fiber to the completion's is at most that many nats. Without it (which
     needs functional data) the right token has the greatest logit, strictly.
     """
     if epsilon is None:
         answer_C = data.ngrams_Gn[:, -1]  # in the order of the contexts, each of which has one
         right_MC = logits_MCV[:, torch.arange(len(answer_C)), answer_C]
-        return (logits_MCV >= right_MC[..., None]).sum(2).eq(1).all(1)
+        return (logits_MCV >= right_MC[..., None]).sum(2) == 1
     log_MG = logits_MCV.log_softmax(2)[:, data.context_of_G, data.ngrams_Gn[:, -1]]
     share_G = data.empirical_G.float()
     kl_MC = log_MG.new_zeros(logits_MCV.shape[:2])
     kl_MC.index_add_(1, data.context_of_G, share_G * (share_G.log() - log_MG))
-    return (kl_MC <= epsilon).all(1)
+    return kl_MC <= epsilon
 
 
 def fit_cp(
@@ -71,11 +73,13 @@ def fit_cp(
     """Return CP logit tensors of every rank and restart (ranks outermost), fitted to D^n as one stack in float32.
 
     The loss of a fit is the cross-entropy of the last token over the n-grams of the data, unseen fibers masked out.
-    Adam takes at most `steps` steps; a fit ends as soon as it is consistent (see `consistent_fits`), with the factors
-    it has then. The first factors are normal with logits of unit variance; a restart's do not depend on the stack, and
-    those of a smaller rank are the first components of a larger one, up to scale. Padded components are zero in all
-    factors: so is their gradient, and they stay so. Raises ValueError for numbers below 1, and for data with several
-    answers to a context without `epsilon`.
+    Adam takes at most `steps` steps. A fit ends as soon as it is consistent (see `consistent_contexts`), with the
+    factors it has then; without `epsilon` it is given up where a quarter of the steps leaves it far from that.
+
+    The first factors are normal with logits of unit variance; a restart's do not depend on the stack, and those of a
+    smaller rank are the first components of a larger one, up to scale. Padded components are zero in all factors: so is
+    their gradient, and they stay so. Raises ValueError for numbers below 1, and for data with several answers to
+    a context without `epsilon`.
     """
     if min(ranks, default=0) < 1 or restarts < 1 or steps < 1:
         raise ValueError(f"ranks={list(ranks)}, restarts={restarts} and steps={steps} must be at least 1.")
@@ -103,15 +107,17 @@ def fit_cp(
             _adam(factor, gradient, first, second, step, learning_rate)
         if step % _EVERY and step < steps:
             continue
-        done = consistent_fits(_logits(factors, data.contexts_Cn), data, epsilon)
-        consistent_M[left_M] = done
+        consistent_MC = consistent_contexts(_logits(factors, data.contexts_Cn), data, epsilon)
+        over = consistent_M[left_M] = consistent_MC.all(1)
+        if epsilon is None and 4 * step >= steps:
+            over = over | (consistent_MC.double().mean(1) < _HOPELESS)
         for kept, factor in zip(fitted, factors, strict=True):
             kept[:, left_M] = factor
-        if done.all():
+        if over.all():
             break
-        left_M = left_M[~done]
-        factors = [factor[:, ~done] for factor in factors]
-        moments = [(first[:, ~done], second[:, ~done]) for first, second in moments]
+        left_M = left_M[~over]
+        factors = [factor[:, ~over] for factor in factors]
+        moments = [(first[:, ~over], second[:, ~over]) for first, second in moments]
     return CPLogits(rank_M, restart_M, consistent_M, tuple(fitted))
 
 

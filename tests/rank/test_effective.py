@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tc_sweeps.corpus import DataTensor
-from tc_sweeps.rank import EffectiveRank, consistent_fits, effective_rank, fit_cp
+from tc_sweeps.rank import EffectiveRank, consistent_contexts, effective_rank, fit_cp
 from tests.rank.made import functional, planted
 
 AMBIGUOUS = DataTensor(3, torch.tensor([[0, 1, 0], [0, 1, 2], [1, 1, 1]]), torch.tensor([3, 1, 2]))
@@ -62,10 +62,20 @@ def test_a_fit_that_says_it_is_consistent_is():
     assert stack.consistent_M.any()
 
 
+def test_a_hopeless_fit_is_given_up_after_a_quarter_of_its_steps():
+    data = functional(torch.cartesian_prod(torch.arange(6), torch.arange(6)), torch.arange(36) % 5, 6)
+    quarter, whole, by_divergence = (
+        fit_cp(data, [1], restarts=2, steps=steps, epsilon=epsilon).logits(data.contexts_Cn)
+        for steps, epsilon in ((50, None), (200, None), (200, 0.1))
+    )
+    assert torch.equal(quarter, whole)
+    assert not torch.equal(whole, by_divergence)
+
+
 def test_equal_logits_answer_nothing():
     data = planted(2, vocab_size=4, contexts=5)
-    assert consistent_fits(torch.zeros(1, 5, 4), data, None).tolist() == [False]
-    assert consistent_fits(torch.full((1, 5, 4), math.nan), data, None).tolist() == [False]
+    assert not consistent_contexts(torch.zeros(1, 5, 4), data, None).any()
+    assert not consistent_contexts(torch.full((1, 5, 4), math.nan), data, None).any()
 
 
 def test_divergence_is_measured_on_every_fiber():
@@ -73,8 +83,8 @@ def test_divergence_is_measured_on_every_fiber():
     right = torch.tensor([[[3.0, 1e-9, 1.0], [1e-9, 1.0, 1e-9]]]).log()
     uniform = right.clone()
     uniform[0, 0] = 0
-    assert consistent_fits(torch.cat([right, uniform]), AMBIGUOUS, 0.53).tolist() == [True, False]
-    assert consistent_fits(uniform, AMBIGUOUS, 0.54).tolist() == [True]
+    assert consistent_contexts(torch.cat([right, uniform]), AMBIGUOUS, 0.53).tolist() == [[True, True], [False, True]]
+    assert consistent_contexts(uniform, AMBIGUOUS, 0.54).tolist() == [[True, True]]
 
 
 def test_several_answers_are_met_within_the_divergence():
