@@ -66,7 +66,7 @@ def test_a_hopeless_fit_is_given_up_after_a_quarter_of_its_steps():
     data = functional(torch.cartesian_prod(torch.arange(6), torch.arange(6)), torch.arange(36) % 5, 6)
     quarter, whole, by_divergence = (
         fit_cp(data, [1], restarts=2, steps=steps, epsilon=epsilon).logits(data.contexts_Cn)
-        for steps, epsilon in ((50, None), (200, None), (200, 0.1))
+        for steps, epsilon in ((50, 0.1), (200, None), (200, 0.1))
     )
     assert torch.equal(quarter, whole)
     assert not torch.equal(whole, by_divergence)
