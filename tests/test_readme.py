@@ -64,7 +64,7 @@ def test_the_environment_it_activates_is_the_one_that_make_makes() -> None:
 
 @pytest.mark.slow
 def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
-    """All shell blocks but the two `make` commands, which CI runs itself, then the Python block, in a fresh folder."""
+    """All shell blocks but the two `make` commands, which CI runs itself, then the Python blocks, in a fresh folder."""
     mine = next(block for block in blocks("yaml") if "sweep: mine" in block)
     (tmp_path / "my_conf/experiment").mkdir(parents=True)
     (tmp_path / "my_conf/experiment/mine.yaml").write_text(mine)
@@ -72,8 +72,7 @@ def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
     short = "training.steps=2 training.evaluations=1 tracking=none 'hydra.sweeper.params.seed=\"0,1\"'"
     commands.append(f"python -m tc_sweeps --config-dir my_conf -m experiment=mine {short}")
     assert len(commands) >= 6
-    [python] = blocks("python")
-    commands.append(f"python - <<'END'\n{python}END")
+    commands.append(f"python - <<'END'\n{''.join(blocks('python'))}END")
     environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
     environment["BROWSER"] = "true"  # a command that shows nothing
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"

@@ -1,0 +1,134 @@
+"""CP logit tensors and the effective rank."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tc_sweeps.corpus import DataTensor
+from tc_sweeps.rank import EffectiveRank, consistent_contexts, effective_rank, fit_cp
+from tests.rank.made import functional, planted
+
+AMBIGUOUS = DataTensor(3, torch.tensor([[0, 1, 0], [0, 1, 2], [1, 1, 1]]), torch.tensor([3, 1, 2]))
+
+
+@pytest.mark.parametrize("rank", range(1, 7))
+def test_the_effective_rank_is_no_greater_than_a_planted_one(rank):
+    found = effective_rank(planted(rank, vocab_size=10, contexts=60), restarts=32, seed=1)
+    assert 1 <= found.rank <= rank
+    assert found.consistent.get(found.rank, 0) > 0
+
+
+def test_random_answers_need_more_than_one_component():
+    """Of a tensor of rank one each token of the last place wins or loses by one sign: two answers at most."""
+    data = functional(torch.tensor([[0, 0], [0, 1], [1, 0]]), torch.tensor([0, 1, 2]), 3)
+    found = effective_rank(data, steps=300)
+    assert found.rank == 2
+    assert found.consistent[1] == 0
+
+
+def test_the_database_needs_three_components_or_fewer(database):
+    found = effective_rank(database.corpus, steps=300)
+    assert 2 <= found.rank <= 3, "four different answers are more than rank one can give"
+
+
+def test_the_same_seed_gives_the_same_fits_and_another_seed_others():
+    data = planted(3, vocab_size=8, contexts=30)
+    first, again, other = (fit_cp(data, [1, 2], restarts=2, seed=seed, steps=50) for seed in (0, 0, 1))
+    contexts = data.contexts_Cn
+    assert torch.equal(first.logits(contexts), again.logits(contexts))
+    assert not torch.equal(first.logits(contexts), other.logits(contexts))
+    assert effective_rank(data, seed=3, steps=100) == effective_rank(data, seed=3, steps=100)
+
+
+def test_a_stack_holds_every_rank_and_restart_with_no_more_components_than_its_rank():
+    data = planted(4, vocab_size=8, contexts=40)
+    stack = fit_cp(data, [1, 3], restarts=2, steps=60)
+    assert stack.rank_M.tolist() == [1, 1, 3, 3]
+    assert stack.restart_M.tolist() == [0, 1, 0, 1]
+    assert [int(factor.any(0).sum()) for factor in stack.factors[0].unbind(1)] == [1, 1, 3, 3]
+    everything = torch.cartesian_prod(torch.arange(8), torch.arange(8))
+    for rank, logits_CV in zip(stack.rank_M.tolist(), stack.logits(everything), strict=True):
+        assert torch.linalg.matrix_rank(logits_CV.double(), rtol=1e-5) <= rank
+
+
+def test_a_fit_that_says_it_is_consistent_is():
+    data = planted(2, vocab_size=8, contexts=40)
+    stack = fit_cp(data, [1, 2, 4], restarts=3)
+    chosen_MC = stack.logits(data.contexts_Cn).argmax(2)
+    assert torch.equal((chosen_MC == data.ngrams_Gn[:, 2]).all(1), stack.consistent_M)
+    assert stack.consistent_M.any()
+
+
+def test_a_hopeless_fit_is_given_up_after_a_quarter_of_its_steps():
+    data = functional(torch.cartesian_prod(torch.arange(6), torch.arange(6)), torch.arange(36) % 5, 6)
+    quarter, whole, by_divergence = (
+        fit_cp(data, [1], restarts=2, steps=steps, epsilon=epsilon).logits(data.contexts_Cn)
+        for steps, epsilon in ((50, 0.1), (200, None), (200, 0.1))
+    )
+    assert torch.equal(quarter, whole)
+    assert not torch.equal(whole, by_divergence)
+
+
+def test_equal_logits_answer_nothing():
+    data = planted(2, vocab_size=4, contexts=5)
+    assert not consistent_contexts(torch.zeros(1, 5, 4), data, None).any()
+    assert not consistent_contexts(torch.full((1, 5, 4), math.nan), data, None).any()
+
+
+def test_divergence_is_measured_on_every_fiber():
+    """The fiber (3, 0, 1)/4 against itself, and against the uniform one, from which it is log 3 - H = 0.536 nats."""
+    right = torch.tensor([[[3.0, 1e-9, 1.0], [1e-9, 1.0, 1e-9]]]).log()
+    uniform = right.clone()
+    uniform[0, 0] = 0
+    assert consistent_contexts(torch.cat([right, uniform]), AMBIGUOUS, 0.53).tolist() == [[True, True], [False, True]]
+    assert consistent_contexts(uniform, AMBIGUOUS, 0.54).tolist() == [[True, True]]
+
+
+def test_several_answers_are_met_within_the_divergence():
+    found = effective_rank(AMBIGUOUS, epsilon=0.01)
+    assert found.rank <= 2, "one component for each context is enough"
+    assert effective_rank(AMBIGUOUS, criterion="kl", epsilon=0.01) == found
+
+
+def test_a_stricter_divergence_needs_no_smaller_rank():
+    data = planted(2, vocab_size=8, contexts=40)
+    loose, strict = (effective_rank(data, criterion="kl", epsilon=epsilon).rank for epsilon in (1.9, 0.05))
+    assert loose <= strict
+
+
+def test_two_tokens_are_a_matrix():
+    data = functional(torch.arange(6)[:, None], torch.arange(6), 6)
+    assert effective_rank(data).rank == 2, "six directions in the plane, each the nearest to itself"
+
+
+@pytest.mark.parametrize(
+    ("consistent", "stable"),
+    [({2: 0.0, 3: 0.5, 4: 1.0}, True), ({2: 0.0, 3: 0.25, 4: 1.0}, False), ({4: 0.0}, False)],
+)
+def test_a_rank_that_few_restarts_reach_is_not_stable(consistent, stable):
+    assert EffectiveRank(3, consistent, restarts=4).is_stable is stable
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"criterion": "cosine"}, "criterion='cosine' must be"),
+        ({"epsilon": 0.0}, "epsilon=0.0 must be greater"),
+        ({"restarts": 0}, "restarts=0"),
+        ({"steps": 0}, "steps=0"),
+    ],
+)
+def test_bad_input_is_refused_by_name(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        effective_rank(planted(2, vocab_size=6, contexts=12), **options)
+
+
+def test_data_that_leave_nothing_to_fit_are_refused():
+    empty = DataTensor(4, torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="no n-gram"):
+        effective_rank(empty)
+    with pytest.raises(ValueError, match="several answers"):
+        fit_cp(AMBIGUOUS, [1])
