@@ -253,7 +253,7 @@ def numbers(sweep: str) -> pd.DataFrame:
     return frame[[*kept, "state"]]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
