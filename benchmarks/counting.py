@@ -13,7 +13,7 @@ these take turns, and the least time of each is told:
   nothing is decided in float64. `eager, best` is the chunk among several that is fastest;
 - `PyKEEN`: `consume_scores` over the same number of (head, relation, tail) scores of a DistMult model of this width, a
   consumer that counts those above a bar. No softmax is taken. (On a CPU, where the extra `kg` is installed, up to
-  V = 1,024; once.)
+  V = 512; once.)
 - `ceiling`: the product of float32 matrices and the powers of 2 of all entries alone, in memory that is taken once.
 
 Memory is the peak of the process, or of the device, above what was held before the count.
@@ -150,7 +150,7 @@ def measure(setting: str, *, threads: int, repeats: int, device: str) -> dict[st
         for name, run in variants.items():
             least[name] = min(least[name], seconds(run, on))
     pykeen = None
-    if device == "cpu" and members == 1 and vocab_size <= 1024 and importlib.util.find_spec("pykeen"):
+    if device == "cpu" and members == 1 and vocab_size <= 512 and importlib.util.find_spec("pykeen"):
         pykeen = seconds(pykeen_scores(vocab_size, firsts, width), on)
     best = min(least[f"eager {chunk}"] for chunk in CHUNKS)
     return {
@@ -243,10 +243,10 @@ def main() -> None:
     print(f"\n{text}")
     if chosen.write:
         name = f"counting {chosen.device}{'' if chosen.device == 'cuda' else f' {chosen.threads}'}"
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
-        page = README.read_text()
-        before, _, rest = page.partition(begin)
-        README.write_text(f"{before}{begin}{text}{end}{rest.partition(end)[2]}")
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, rest = README.read_text().split(begin)
+        _, after = rest.split(end)
+        README.write_text(f"{before}{begin}{text}\n{end}{after}")
 
 
 def processor() -> str:
