@@ -32,6 +32,7 @@ from tc_sweeps.artifacts import (
     Scope,
     artifact_sample,
     enumerate_artifacts,
+    epsilon_of,
     fiber_table,
     joint_artifacts,
     most_confident,
@@ -52,7 +53,6 @@ from tc_sweeps.store import Checkpoints, Job, Mirror, RunFolder, Saved, Worker, 
 __all__ = ["Result", "counted", "device_of", "engine_of", "is_out_of_memory", "ngrams_of", "stack_key", "train"]
 
 log = logging.getLogger(__name__)
-
 
 SECONDS_PER_NGRAM = 2e-9  # of counting on one core of a CPU; V = 1,000 takes 1.5 to 2 s
 SLOW_NGRAMS = 3e10  # a minute
@@ -287,7 +287,7 @@ def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
     if ngrams >= 1 << 62:
         raise ConfigError(f"{ngrams:.1e} n-grams are too many to number: lower artifacts.order or the vocabulary.")
     if artifacts.measure == "joint":
-        epsilon = artifacts.epsilon or 1 / (2 * len(corpus.sentences))
+        epsilon = epsilon_of(corpus, artifacts.epsilon)
         if (most := min(1 / epsilon, ngrams)) * BYTES_PER_SENTENCE > artifacts.memory_mib << 20:
             raise ConfigError(
                 f"Up to {most:.1e} sentences can have more than artifacts.epsilon={epsilon:.1e}, which "

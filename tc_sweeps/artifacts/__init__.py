@@ -10,7 +10,7 @@ from tc_sweeps.artifacts.enumeration import (
     fiber_table,
     most_confident,
 )
-from tc_sweeps.artifacts.joint import JointArtifacts, JointCounter, joint_artifacts
+from tc_sweeps.artifacts.joint import JointArtifacts, JointCounter, epsilon_of, joint_artifacts
 from tc_sweeps.artifacts.sampling import SampledCounter
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "artifact_sample",
     "count_artifacts",
     "enumerate_artifacts",
+    "epsilon_of",
     "fiber_table",
     "joint_artifacts",
     "most_confident",

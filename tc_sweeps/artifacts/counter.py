@@ -130,7 +130,7 @@ def count_artifacts(
     by default the corpus's choice. The survival curve covers thresholds >= 1/2, with `full_survival` all from .01 on.
     `engine`: `reference` reads every row in float64, `chunked` and `auto` in float32 first; the counts are the
     same; N(tau) between the exact thresholds may differ by float32.
-    Raises ValueError for a threshold outside (0, 1) or an order outside 2..order of the corpus.
+    Raises ValueError for a threshold outside (0, 1) or below 1e-30, or an order outside 2..order of the corpus.
     """
     corpora, order = asked_for(model, corpora, order)
     check_threshold(threshold)

@@ -34,7 +34,7 @@ from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.corpus.randomness import judged
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
 
-__all__ = ["Certificate", "JointArtifacts", "JointCounter", "joint_artifacts"]
+__all__ = ["Certificate", "JointArtifacts", "JointCounter", "epsilon_of", "joint_artifacts"]
 
 _EPSILONS = 49  # of a survival curve
 _WORTHWHILE = 128  # prefixes at once; at V = 8,192 a search takes a quarter of what it takes with 16
@@ -128,7 +128,7 @@ class JointCounter(Counter):
     ) -> None:
         """`epsilon`: as in `joint_artifacts`; `sees_multisets`: as in `accuracy_cap`."""
         self._epsilon_asked = epsilon
-        self._epsilon = [_epsilon_of(corpus, epsilon) for corpus in corpora]
+        self._epsilon = [epsilon_of(corpus, epsilon) for corpus in corpora]
         super().__init__(
             corpora,
             order=order,
@@ -262,7 +262,7 @@ class JointCounter(Counter):
         held_out = corpus.held_out_ngrams(self.order)
         if held_out is None or len(held_out) == 0:
             return None
-        epsilon = Fraction(_epsilon_of(corpus, self._epsilon_asked))
+        epsilon = Fraction(epsilon_of(corpus, self._epsilon_asked))
         share_V = _share_of_first_tokens(corpus, self.vocab_size).tolist()
         firsts, _, count = distinct_rows(held_out[:, :1])
         room = [max(0, math.ceil(Fraction(share_V[token]) / epsilon) - 1) for token in firsts[:, 0].tolist()]
@@ -349,7 +349,8 @@ class JointCounter(Counter):
         return torch.cat([count_above(p_K[None, member_K == m], torch.from_numpy(t)) for t, m in curves])
 
 
-def _epsilon_of(corpus: Corpus, epsilon: float | None) -> float:
+def epsilon_of(corpus: Corpus, epsilon: float | None) -> float:
+    """Return the epsilon that is meant: by default 1 / (2 N) with N training sentences."""
     return 1 / (2 * len(corpus.sentences)) if epsilon is None else epsilon
 
 

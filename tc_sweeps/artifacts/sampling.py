@@ -266,7 +266,7 @@ class SampledCounter(Counter):
         device = self.contexts.total_M.device
         self._sampling = sampling
         self.seed_M = torch.tensor(seeds, device=device)
-        places = [corpus.places(self.order, counted["contexts"]) for corpus in corpora]
+        places = self._places
         tokens = places
         parts = [_whole(member) for member in places]
         if sampling.method == "importance":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from tc_sweeps.artifacts import epsilon_of
 from tc_sweeps.config import Config
 from tc_sweeps.corpus import build_corpus
 from tc_sweeps.sweep.packing import Load, load
@@ -28,7 +29,6 @@ def measure(config: Config) -> Load:
         contexts = min(contexts, artifacts.sampling.contexts)
         estimated = ngrams if artifacts.engine == "auto" else 0
     if artifacts.measure == "joint":  # at most so many prefixes go on
-        epsilon = artifacts.epsilon or 1 / (2 * len(corpus.sentences))
-        contexts = min(contexts, (corpus.order - 1) * math.ceil(1 / epsilon))
+        contexts = min(contexts, (corpus.order - 1) * math.ceil(1 / epsilon_of(corpus, artifacts.epsilon)))
     found = load(config, kind, prefixes=prefixes, wanted=wanted, vocab_size=corpus.vocab_size, contexts=contexts)
     return replace(found, estimated=estimated)
