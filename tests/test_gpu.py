@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,16 @@ from tc_sweeps.model.prefixes import Batch, full_batch, stack_batches
 from tests.artifacts.worlds import random_world, sharp_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@contextmanager
+def no_synchronisation() -> Iterator[None]:
+    """Let whatever makes the CPU wait for the device fail."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
@@ -72,11 +83,8 @@ def test_an_evaluation_synchronises_once() -> None:
     counter = Counter(corpora, order=3, threshold=0.5, contexts="all", memory_mib=256, device=torch.device("cuda"))
     counter.evaluate(model)
     doubles, read_M = in_float64(model), torch.ones(2, dtype=torch.bool, device="cuda")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_synchronisation():
         counter._values(doubles, counter._read(doubles), read_M, full_survival=False)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("method", ["uniform", "stratified", "importance"])
@@ -92,11 +100,8 @@ def test_an_estimate_synchronises_once_and_is_that_of_the_cpu(method: str) -> No
         for name in ("artifacts/count", "artifacts/count_low", "artifacts/count_high", "artifacts/seen"):
             assert row[name] == other[name]
     doubles, read_M = in_float64(model), torch.ones(2, dtype=torch.bool, device="cuda")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_synchronisation():
         counter._values(doubles, counter._read(doubles), read_M, full_survival=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_gradients_equal_float64_on_the_device() -> None:

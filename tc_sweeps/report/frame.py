@@ -239,16 +239,11 @@ def left_out(sweep: Sweep, where: Where | None = None) -> str:
     return " ".join(filter(None, [are, estimated(runs)]))
 
 
-def are_estimates(runs: pd.DataFrame) -> pd.Series:
-    """Return of which runs the numbers of artifacts are estimates, by their own intervals."""
-    if "artifacts/count_high" not in runs:  # none of these runs is of a version that estimates
-        return pd.Series(data=False, index=runs.index)
-    return runs["artifacts/count_high"] > runs["artifacts/count_low"]
-
-
 def estimated(runs: pd.DataFrame) -> str:
     """Return a sentence on the runs whose numbers of artifacts are estimates; nothing where there are none."""
-    count = int(are_estimates(runs).sum())
+    if "artifacts/count_high" not in runs:  # none of these runs is of a version that estimates
+        return ""
+    count = int((runs["artifacts/count_high"] > runs["artifacts/count_low"]).sum())
     if not count:
         return ""
     return (
