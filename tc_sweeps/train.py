@@ -188,11 +188,8 @@ def _fit(
     if state is not None:
         module.load_state(state)
     counter = make_counter(configs, corpora, device)
-    if (
-        evaluations_made == 0
-        and type(counter) is Counter
-        and (ngrams := ngrams_of(configs[0], corpora[0])) > SLOW_NGRAMS
-    ):
+    counts_all = configs[0].artifacts.measure == "conditional" and engine_of(configs[0], corpora[0]) == "exact"
+    if evaluations_made == 0 and counts_all and (ngrams := ngrams_of(configs[0], corpora[0])) > SLOW_NGRAMS:
         log.warning(
             "Every evaluation counts over %.1e n-grams of one run, about %.0f minutes on a core: a smaller vocabulary, "
             "artifacts.order or artifacts.contexts=typed makes them fewer, a lower artifacts.exact_ngrams draws some.",
