@@ -215,12 +215,12 @@ class _Search:
 
     def _log_most(self, hidden_1CD: Tensor) -> Tensor:
         """Return log-probabilities that none of the tokens of rows is above, [C] in float64."""
-        logits_1CU, error_1C = screened_logits(hidden_1CD, self._operand, -math.log(self.threshold))
+        logits_1CU, margin = screened_logits(hidden_1CD, self._operand, -math.log(self.threshold))
         below_CU = logits_1CU[0].sub_(logits_1CU[0].amax(-1, keepdim=True))  # in base 2
         log_top_C = below_CU[:, : self._model.vocab_size].amax(-1) * math.log(2)
         log_top_C = log_top_C - power_(below_CU).sum(-1).log()
         # Rows that float32 cannot hold are NaN, and may be anything.
-        return (log_top_C.double() + error_1C[0]).nan_to_num(0.0).clamp_max(0.0)
+        return (log_top_C.double() + margin.nats_MC[0]).nan_to_num(0.0).clamp_max(0.0)
 
     def _decided(self, context_Cn: Tensor) -> _Found:
         """Return the artifacts in contexts, by probabilities in float64."""

@@ -22,10 +22,20 @@ from torch.nn import functional as F
 from tc_sweeps.artifacts.contexts import TILE
 from tc_sweeps.artifacts.watching import Observed, Spot
 
-__all__ = ["Operand", "Question", "Screen", "Screened", "error_bound", "power_", "screened_logits"]
+__all__ = [
+    "TRUNK",
+    "Margin",
+    "Operand",
+    "Question",
+    "Screen",
+    "Screened",
+    "margin_of",
+    "power_",
+    "screened_logits",
+]
 
 _LN2 = math.log(2)
-_TRUNK = 2.0**-40  # of a hidden state's length: how far two ways to compute it in float64 can lie apart
+TRUNK = 2.0**-40  # of a hidden state's length: how far two ways to compute it in float64 can lie apart
 _RIVAL = 0.999  # a token with more than this share of the top's probability may be the top itself
 
 
@@ -52,6 +62,19 @@ class Question:
         """The greatest |log p| that is compared."""
         return -math.log(self.thresholds[0])
 
+    def is_answered(self, margin: Margin, log_top_MC: Tensor, log_unsupported_MC: Tensor | None) -> Tensor:
+        """Return whether it is beyond doubt what the greatest probabilities of rows answer, [M, C].
+
+        And, where there is an unsupported token, whether it is above the threshold of interest.
+        """
+        asked = [(log_top_MC, t) for t in self.sharp if t >= 0.5]
+        if log_unsupported_MC is not None:
+            asked.append((log_unsupported_MC, self.threshold))
+        sure_MC = torch.ones_like(log_top_MC, dtype=torch.bool)
+        for log_p_MC, t in asked:
+            sure_MC &= margin.is_sure(log_p_MC, t)
+        return sure_MC
+
 
 @dataclass(frozen=True, eq=False)
 class Operand:
@@ -76,8 +99,49 @@ class Operand:
         )
 
 
-def error_bound(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Tensor:
-    """Return how far a log-probability of a row can be from its own in float64, in nats, [M, C].
+@dataclass(frozen=True, eq=False)
+class Margin:
+    """How far what a screen says of rows can be from what float64 says, and what is beyond doubt therefore.
+
+    Two errors, since they reach a probability in two ways. Those of a row's logits move the log-odds log (p / (1 - p))
+    of any token by at most twice the greatest of them, and so log p by (1 - p) times that: a probability near 1 by next
+    to nothing. Roundings of what is computed from the logits change p by a share of it.
+    """
+
+    odds_MC: Tensor  # how far the log-odds of a token of a row can be, by errors of its logits
+    share_MC: Tensor  # how far log p can be on top of that, by roundings of what is computed from them
+
+    @property
+    def nats_MC(self) -> Tensor:
+        """How far the log-probability of any token can be, whatever it is."""
+        return self.odds_MC + self.share_MC
+
+    def of(self, piece: slice) -> Margin:
+        """Return the margin of some of the rows."""
+        return Margin(self.odds_MC[:, piece], self.share_MC[:, piece])
+
+    def surely_above(self, threshold: float) -> Tensor:
+        """Return the log-probabilities above which a token of each row is above a threshold, [M, C]."""
+        return F.logsigmoid(_log_odds(threshold) + self.odds_MC) + self.share_MC
+
+    def maybe_above(self, threshold: float) -> Tensor:
+        """Return the log-probabilities below which a token of each row is not above a threshold, [M, C]."""
+        return F.logsigmoid(_log_odds(threshold) - self.odds_MC) - self.share_MC
+
+    def is_sure(self, log_p_MC: Tensor, threshold: float) -> Tensor:
+        """Return whether it is beyond doubt on which side of a threshold a token of each row is, [M, C].
+
+        What a screen cannot hold is NaN, which is like nothing and so never sure.
+        """
+        return (log_p_MC > self.surely_above(threshold)) | (log_p_MC < self.maybe_above(threshold))
+
+
+def _log_odds(p: float) -> float:
+    return math.log(p) - math.log1p(-p)
+
+
+def margin_of(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Margin:
+    """Return how far rows that are screened with an operand can be from their own in float64.
 
     With h the hidden state in float64, h' and u' the rounded operands and unit roundoff e (2^-24 in float32), for every
     token
@@ -87,29 +151,31 @@ def error_bound(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Tensor:
     by Cauchy-Schwarz: the first two terms are roundings of the operands, that of the matrix as measured and that of the
     hidden state at most e |h| + sqrt(D) m, where m is the least normal number; the third bounds an inner product of D
     terms summed in any order. (To |h - h'| comes what the hidden state itself may be off in float64, by the order in
-    which it was computed: taken to be at most 2^-40 |h|.) log p = l - log sum exp l changes by at most twice that. On
-    top come the roundings of l - max, of the power, the sum of U terms, the division and the comparison of p or log p.
-    The relative error of the sum is at most (U + 4 + log U) e: U for adding, 4 for the power, and log U because the
-    roundings of l - max, weighed by the terms they belong to, are at most e times the mean of |l - max| under the
-    softmax, which is at most its entropy. The rest is within (16 + 4 |log p|) e, where |log p| is at most `deepest`,
-    all that is compared. Products must be those of the precision they claim, not of TF32. Powers below the least normal
-    number are read as that number, so thresholds must be far above it.
+    which it was computed: taken to be at most 2^-40 |h|.) The log-odds l_t - log sum_(c != t) exp l_c change by at most
+    twice that. On top come the roundings of l - max, of the power, the sum of U terms, the division and the comparison
+    of p or log p. The relative error of the sum is at most (U + 4 + log U) e: U for adding, 4 for the power, and log U
+    because the roundings of l - max, weighed by the terms they belong to, are at most e times the mean of |l - max|
+    under the softmax, which is at most its entropy. The rest, what is compared with among it, is within
+    (16 + 6 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products must be those of the
+    precision they claim, not of TF32. Powers below the least normal number are read as that number, so thresholds must
+    be far above it.
     """
     D, U = operand.rounded_MDU.shape[1:]
     dtype = operand.rounded_MDU.dtype
     unit = torch.finfo(dtype).eps / 2
     gamma = D * unit / (1 - D * unit)
-    slope_M = operand.length_M * (unit + _TRUNK + gamma * (1 + unit)) + operand.rounding_M
+    slope_M = operand.length_M * (unit + TRUNK + gamma * (1 + unit)) + operand.rounding_M
     least_M = operand.length_M * (1 + gamma) * D**0.5 * torch.finfo(dtype).tiny
-    error_MC: Tensor = 2 * _LN2 * (hidden_MCD.norm(dim=-1) * slope_M[:, None] + least_M[:, None])
-    error_MC += (U + 20 + math.log(U) + 4 * deepest) * unit
-    return (error_MC * (1 + 1e-6)).to(dtype)
+    odds_MC = 2 * _LN2 * (hidden_MCD.norm(dim=-1) * slope_M[:, None] + least_M[:, None])
+    share = (U + 20 + math.log(U) + 6 * deepest) * unit
+    odds_MC = (odds_MC * (1 + 1e-6)).to(dtype)
+    return Margin(odds_MC, torch.full_like(odds_MC, share))
 
 
-def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tuple[Tensor, Tensor]:
-    """Return logits in base 2, [M, C, U], and the `error_bound` of their rows in nats, [M, C]."""
+def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tuple[Tensor, Margin]:
+    """Return logits in base 2, [M, C, U], and the margin of their rows."""
     logits_MCU = hidden_MCD.to(operand.rounded_MDU.dtype) @ operand.rounded_MDU
-    return logits_MCU, error_bound(hidden_MCD, operand, deepest)
+    return logits_MCU, margin_of(hidden_MCD, operand, deepest)
 
 
 def power_(below: Tensor) -> Tensor:
@@ -147,27 +213,22 @@ class Screen:
     def read(self, hidden_MCD: Tensor, pieces: Sequence[tuple[slice, Spot]], observed: Observed) -> Screened:
         """Answer the question for the rows of a block, piece by piece; what is watched is written into `observed`."""
         asked = self._question
-        error_MC = error_bound(hidden_MCD, self._operand, asked.deepest)
-        low_MCD = hidden_MCD.to(error_MC.dtype)
+        margin = margin_of(hidden_MCD, self._operand, asked.deepest)
+        low_MCD = hidden_MCD.to(self._operand.rounded_MDU.dtype)
         if beyond := -hidden_MCD.shape[1] % TILE:
             low_MCD = F.pad(low_MCD, (0, 0, 0, beyond))
-        read = [self._piece(low_MCD, error_MC[:, piece], piece, spot, observed) for piece, spot in pieces]
+        read = [self._piece(low_MCD, margin.of(piece), piece, spot, observed) for piece, spot in pieces]
         top_MC, entries_MCT, unsupported_MC, sure_MC = (torch.cat(parts, dim=1) for parts in zip(*read, strict=True))
-        log_top_MC = top_MC.log()
-        for t in asked.sharp:
-            if t >= 0.5:  # what the screen cannot hold is NaN, which is like nothing and so never sure
-                sure_MC &= (log_top_MC - math.log(t)).abs() > error_MC
-        if not unsupported_MC.numel():
-            return Screened(top_MC, entries_MCT, None, sure_MC)
-        sure_MC &= (unsupported_MC.log() - math.log(asked.threshold)).abs() > error_MC
-        return Screened(top_MC, entries_MCT, unsupported_MC, sure_MC)
+        has_unsupported = bool(unsupported_MC.numel())
+        sure_MC &= asked.is_answered(margin, top_MC.log(), unsupported_MC.log() if has_unsupported else None)
+        return Screened(top_MC, entries_MCT, unsupported_MC if has_unsupported else None, sure_MC)
 
     def _piece(
-        self, low_MCD: Tensor, error_MC: Tensor, piece: slice, spot: Spot, observed: Observed
+        self, low_MCD: Tensor, margin: Margin, piece: slice, spot: Spot, observed: Observed
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the fields of `Screened` for some rows of a block; what the top alone says is not yet in doubt."""
         asked = self._question
-        (M, C), U = error_MC.shape, self._operand.rounded_MDU.shape[2]
+        (M, C), U = margin.odds_MC.shape, self._operand.rounded_MDU.shape[2]
         low_MCD = low_MCD[:, piece.start : piece.stop + -C % TILE]
         room = self._logits[: M * low_MCD.shape[1] * U].view(M, -1, U)
         logits_MCU = torch.matmul(low_MCD, self._operand.rounded_MDU, out=room)[:, :C]
@@ -183,13 +244,12 @@ class Screen:
         sure_MC = top_MC >= 0
         entries_MCT = torch.zeros(M, C, len(asked.low), dtype=torch.int64, device=sum_MC.device)
         for place, t in enumerate(asked.low):
-            bar_MC = t * sum_MC
-            entries_MCT[..., place] = self._entries_above(share_MCV, bar_MC)
+            entries_MCT[..., place] = self._entries_above(share_MCV, t * sum_MC)
             if t in asked.sharp:
-                surely_MC = self._entries_above(share_MCV, bar_MC * error_MC.exp())
-                sure_MC &= surely_MC == self._entries_above(share_MCV, bar_MC * (-error_MC).exp())
+                surely_MC = self._entries_above(share_MCV, sum_MC * margin.surely_above(t).exp())
+                sure_MC &= surely_MC == self._entries_above(share_MCV, sum_MC * margin.maybe_above(t).exp())
         if below_MQ.shape[1]:
-            sure_MC &= _watch(share_MCU, sum_MC, error_MC, below_MQ, spot, observed, asked.threshold)
+            sure_MC &= _watch(share_MCU, sum_MC, margin, below_MQ, spot, observed, asked.threshold)
         return top_MC, entries_MCT, unsupported_MC, sure_MC
 
     def _entries_above(self, share_MCV: Tensor, bar_MC: Tensor) -> Tensor:
@@ -205,7 +265,7 @@ class Screen:
 def _watch(
     share_MCU: Tensor,
     sum_MC: Tensor,
-    error_MC: Tensor,
+    margin: Margin,
     below_MQ: Tensor,
     spot: Spot,
     observed: Observed,
@@ -220,11 +280,15 @@ def _watch(
     others_MC = -F.threshold(share_MCU.neg_(), -_RIVAL, 0.0, inplace=True).sum(-1)
     has_rival_MC = sum_MC - 1 - others_MC > 0.5
     log_sum_MC = torch.where(has_rival_MC, sum_MC.log(), others_MC.log1p())
-    log_p_MQ = below_MQ - log_sum_MC.gather(1, spot.row_MQ)
-    observed.write(spot, log_p_MQ, log_p_MQ > math.log(threshold), below_MQ == 0)
+    log_p_MQ, bar = below_MQ - log_sum_MC.gather(1, spot.row_MQ), math.log(threshold)
+    observed.write(spot, log_p_MQ, log_p_MQ > bar, below_MQ == 0)
     # Whether a ranked n-gram's token is the most probable one is in doubt where it may be, and another may be too;
     # never where some token surely has more than half.
+    error_MC = margin.nats_MC
+    has_rival_MC = (has_rival_MC | (error_MC > -math.log(_RIVAL))) & (log_sum_MC >= math.log(2) - error_MC)
     near_MQ = spot.ranked_MQ & (below_MQ >= -error_MC.gather(1, spot.row_MQ))
-    is_near_MC = torch.zeros_like(sum_MC).scatter_add_(1, spot.row_MQ, near_MQ.to(sum_MC.dtype)) > 0
-    has_rival_MC |= error_MC > -math.log(_RIVAL)
-    return ~(is_near_MC & has_rival_MC & (log_sum_MC >= math.log(2) - error_MC))
+    # Where a row is sure it still is another sum, rounded in another way, that is compared here.
+    unsure_MQ = (near_MQ & has_rival_MC.gather(1, spot.row_MQ)) | (
+        (log_p_MQ - bar).abs() <= margin.share_MC.gather(1, spot.row_MQ)
+    )
+    return ~spot.rows_with(unsure_MQ, sum_MC.shape[1])

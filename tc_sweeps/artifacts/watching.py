@@ -63,6 +63,11 @@ class Spot:
     token_MQ: Tensor
     ranked_MQ: Tensor
 
+    def rows_with(self, flag_MQ: Tensor, rows: int) -> Tensor:
+        """Return which of so many rows have a flagged n-gram, [M, C]."""
+        found_MC = torch.zeros(len(flag_MQ), rows, dtype=torch.int64, device=flag_MQ.device)
+        return found_MC.scatter_add_(1, self.row_MQ, flag_MQ.long()) > 0
+
 
 @dataclass(frozen=True, eq=False)
 class Watched:

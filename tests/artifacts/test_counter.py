@@ -379,12 +379,17 @@ def test_the_error_bound_holds_on_every_row(seed: int, sharpness: float, vocab: 
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(2, 50, 16, generator=generator, dtype=torch.float64) * sharpness
     matrix = torch.randn(2, 16, vocab, generator=generator, dtype=torch.float64)
-    logits, error = screened_logits(hidden, Operand.of(matrix, dtype), 5.0)
+    logits, margin = screened_logits(hidden, Operand.of(matrix, dtype), 5.0)
     logits = logits - logits.amax(-1, keepdim=True)
     screened = (logits - logits.exp2().sum(-1, keepdim=True).log2()).double() * math.log(2)
     exact = torch.log_softmax(hidden @ matrix, dim=-1)
     compared = exact > -5
-    assert ((screened - exact).abs() <= error[..., None].double())[compared].all()
+    assert ((screened - exact).abs() <= margin.nats_MC[..., None].double())[compared].all()
+    for threshold in (0.01, 0.1, 0.5, 0.9, 0.99, 1 - 1e-6):
+        surely = screened > margin.surely_above(threshold)[..., None].double()
+        maybe = screened >= margin.maybe_above(threshold)[..., None].double()
+        assert (exact[surely] > math.log(threshold)).all()
+        assert (exact[~maybe & compared] < math.log(threshold)).all()
 
 
 def test_few_rows_of_a_trained_model_are_in_doubt() -> None:
