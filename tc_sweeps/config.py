@@ -455,7 +455,8 @@ class Artifacts:
     measure: str = key("conditional", absent="conditional")
     epsilon: float | None = key(None, absent=None)  # of measure=joint; null: 1 / (2 N) with N training sentences
     # auto: exact up to `exact_ngrams`, sampled beyond; reference: float64 throughout;
-    # chunked: float32, rows in doubt decided in float64. The counts of exact engines are the same.
+    # chunked: float32, rows in doubt decided in float64; flex: on CUDA, by a fused kernel that has no logits in memory,
+    # where every threshold is at least 1/2, else as chunked. The counts of exact engines are the same.
     engine: str = key("auto", absent="auto")
     exact_ngrams: float = key(1e11, absent=1e11)  # a run's n-grams that auto still counts: minutes on one core
     sampling: Sampling = field(default_factory=Sampling)
@@ -749,7 +750,7 @@ def _check_counting(config: Config) -> None:
     artifacts, sampling = config.artifacts, config.artifacts.sampling
     _at_least(1, artifacts__memory_mib=artifacts.memory_mib)
     _one_of("artifacts.measure", artifacts.measure, ("conditional", "joint"))
-    _one_of("artifacts.engine", artifacts.engine, ("auto", "reference", "chunked", "sampled"))
+    _one_of("artifacts.engine", artifacts.engine, ("auto", "reference", "chunked", "flex", "sampled"))
     _one_of("artifacts.keep", artifacts.keep, ("top-k", "all", "sample"))
     _at_least(1, artifacts__kept=artifacts.kept, artifacts__exact_ngrams=artifacts.exact_ngrams)
     _one_of("artifacts.sampling.method", sampling.method, ("uniform", "stratified", "importance"))
@@ -959,7 +960,7 @@ def _make_choices(config: Config) -> None:
     # What would be done if another engine or measure were chosen is no part of the run either.
     if artifacts.measure == "joint" or artifacts.engine != "auto":
         artifacts.exact_ngrams = Artifacts.exact_ngrams
-    if artifacts.measure == "joint" or artifacts.engine in ("reference", "chunked"):
+    if artifacts.measure == "joint" or artifacts.engine in ("reference", "chunked", "flex"):
         artifacts.sampling = Sampling()
     if artifacts.keep == "all":
         artifacts.kept = Artifacts.kept

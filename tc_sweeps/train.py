@@ -343,11 +343,16 @@ def counted(config: Config) -> Counted:
 
 
 def device_of(config: Config) -> torch.device:
-    """Return the device that a config asks for and this process has; raises ConfigError where there is none."""
+    """Return the device that a config asks for and this process has.
+
+    Raises ConfigError where there is none, or one that cannot count as the config asks.
+    """
     accelerator, available = config.training.accelerator, torch.cuda.is_available()
     if accelerator == "cuda" and not available:
         raise ConfigError("training.accelerator=cuda, but this machine has no CUDA device: use auto or cpu.")
     if accelerator == "cpu" or not available:
+        if config.artifacts.engine == "flex":
+            raise ConfigError("artifacts.engine=flex counts on a CUDA device only: use auto, or chunked.")
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tc_sweeps.artifacts import (
     Counter,
@@ -21,6 +22,7 @@ from tc_sweeps.artifacts import (
     most_confident,
 )
 from tc_sweeps.artifacts.counter import in_float64
+from tc_sweeps.artifacts.flex import Halves, flex_margin, lse_and_max
 from tc_sweeps.config import Sampling, resolve
 from tc_sweeps.corpus import build_corpus
 from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, loss
@@ -52,6 +54,69 @@ def test_counts_equal_those_of_the_cpu(threshold: float, shape: str) -> None:
     assert torch.equal(counts.seen, expected.seen)
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.9])
+@pytest.mark.parametrize("unsupported", [False, True])
+@pytest.mark.parametrize("width", [8, 32])
+def test_the_fused_engine_counts_what_the_others_do(width: int, unsupported: bool, threshold: float) -> None:
+    corpora = [random_world(70, 200, 3, seed=s) for s in range(3)]
+    config = resolve({"model": {"width": width}}).model
+    model = ToyTransformer(config, vocab_size=70, max_length=2, seeds=[0, 1, 2], unsupported=unsupported).cuda()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    counts = {
+        engine: count_artifacts(model, corpora, threshold=threshold, engine=engine)
+        for engine in ("reference", "chunked", "flex")
+    }
+    assert counts["reference"].count.min() > 0
+    for engine in ("chunked", "flex"):
+        for name in ("count", "seen", "unseen", "diagonal", "ceiling"):
+            assert torch.equal(getattr(counts[engine], name), getattr(counts["reference"], name)), (engine, name)
+    for member, corpus in enumerate(corpora):
+        contexts = torch.cartesian_prod(torch.arange(70), torch.arange(70)).cuda()
+        p_CV = in_float64(model.member(member)).probabilities(contexts)  # type: ignore[attr-defined]
+        train = corpus.sentences.cuda()
+        found = (p_CV > threshold).sum() - (p_CV[train[:, 0] * 70 + train[:, 1], train[:, 2]] > threshold).sum()
+        assert counts["flex"].count[member] == found
+
+
+@pytest.mark.parametrize("shape", [(2, 128, 100, 10), (1, 512, 1024, 32), (3, 256, 70, 5)])
+def test_the_fused_kernel_is_within_its_margin(shape: tuple[int, int, int, int]) -> None:
+    M, C, V, D = shape
+    generator = torch.Generator("cuda").manual_seed(0)
+    hidden_MCD = 4 * torch.randn(M, C, D, generator=generator, dtype=torch.float64, device="cuda")
+    token_MVD = torch.randn(M, V, D, generator=generator, dtype=torch.float64, device="cuda")
+    hidden, tokens = Halves(hidden_MCD, dim=-1), Halves(token_MVD, dim=-1)
+    beyond = (0, max(16, 1 << (3 * D - 1).bit_length()) - 3 * D)
+    query = F.pad(torch.cat([hidden.first, hidden.first, hidden.second], dim=-1), beyond)[:, None]
+    key = F.pad(torch.cat([tokens.first, tokens.second, tokens.first], dim=-1), beyond)[:, None]
+    lse_MC, max_MC = (found[:, 0].double() for found in lse_and_max(query, key))
+    odds_MC, share = flex_margin(hidden, tokens, width=D, vocab_size=V, deepest=1.0)
+    logits_MCV = hidden_MCD @ token_MVD.mT
+    exact_MC = logits_MCV.amax(-1) - logits_MCV.logsumexp(-1)
+    share_MC = share + 2.0**-22 * (lse_MC.abs() + max_MC.abs())
+    assert ((max_MC - lse_MC - exact_MC).abs() <= odds_MC + share_MC).all()
+    assert ((max_MC - logits_MCV.amax(-1)).abs() <= odds_MC / 2 + share_MC).all()
+
+
+def test_the_fused_kernel_does_not_hold_logits() -> None:
+    query, key = (torch.zeros(2, 1, rows, 32, dtype=torch.bfloat16, device="cuda") for rows in (2**15, 2**13))
+    lse_and_max(query, key)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    lse_and_max(query, key)
+    assert torch.cuda.max_memory_allocated() - before < 2 * 2**15 * 2**13 / 8  # an eighth of a byte for each
+
+
+def test_the_fused_engine_fails_where_it_has_too_many_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tc_sweeps.artifacts.flex._SHAPES", 1)
+    torch._dynamo.reset()
+    operands = [torch.zeros(1, 1, rows, 16, dtype=torch.bfloat16, device="cuda") for rows in (128, 256)]
+    lse_and_max(operands[0], operands[0])
+    with pytest.raises(RuntimeError, match="was compiled for 1 shapes"):
+        lse_and_max(operands[1], operands[1])
+
+
 def test_artifacts_are_listed_as_on_the_cpu() -> None:
     corpus = random_world(50, 200, 3, seed=0)
     model = sharp_model([corpus], "attention", seed=0)
@@ -77,10 +142,19 @@ def test_joint_artifacts_are_those_of_the_cpu() -> None:
         assert sorted(one["tokens"].tolist()) == sorted(other["tokens"].tolist())
 
 
-def test_an_evaluation_synchronises_once() -> None:
+@pytest.mark.parametrize("engine", ["chunked", "flex"])
+def test_an_evaluation_synchronises_once(engine: str) -> None:
     corpora = [random_world(30, 100, 3, seed=s) for s in range(2)]
     model = sharp_model(corpora, "attention", seed=0).cuda()
-    counter = Counter(corpora, order=3, threshold=0.5, contexts="all", memory_mib=256, device=torch.device("cuda"))
+    counter = Counter(
+        corpora,
+        order=3,
+        threshold=0.5,
+        contexts="all",
+        memory_mib=256,
+        device=torch.device("cuda"),
+        engine=engine,
+    )
     counter.evaluate(model)
     doubles, read_M = in_float64(model), torch.ones(2, dtype=torch.bool, device="cuda")
     with no_synchronisation():

@@ -122,14 +122,15 @@ def count_artifacts(
     contexts: Literal["all", "typed"] | None = None,
     full_survival: bool = False,
     memory_mib: int = 256,
-    engine: Literal["auto", "reference", "chunked"] = "auto",
+    engine: Literal["auto", "reference", "chunked", "flex"] = "auto",
 ) -> ArtifactCounts:
     """Count the n-grams with P(t_n | context) > threshold and D^n = 0, for every member of a stack.
 
     `corpora`: one corpus, or one per member. `order`: n, by default that of the corpus. `contexts`: those considered,
     by default the corpus's choice. The survival curve covers thresholds >= 1/2, with `full_survival` all from .01 on.
-    `engine`: `reference` reads every row in float64, `chunked` and `auto` in float32 first; the counts are the
-    same; N(tau) between the exact thresholds may differ by float32.
+    `engine`: `reference` reads every row in float64, `chunked` and `auto` in float32 first, `flex` (CUDA only) by a
+    fused kernel that has no logits in memory; the counts are the same; N(tau) between the exact thresholds, and the
+    loss on what is held out, may differ by the rounding of what reads first.
     Raises ValueError for a threshold outside (0, 1) or below 1e-30, or an order outside 2..order of the corpus.
     """
     corpora, order = asked_for(model, corpora, order)
@@ -179,6 +180,7 @@ class Counter:
         """
         torch.set_float32_matmul_precision("highest")  # the bound on screened rows is that of float32, not TF32
         self._screened_in = torch.float64 if engine == "reference" else torch.float32
+        self._fused = engine == "flex"
         self.corpora = list(corpora)
         self.order = order
         self.threshold = threshold
@@ -396,6 +398,7 @@ class Counter:
             judge_seed_M=self._judge_seed_M,
             watched=self._labels(model).watched,
             screened_in=self._screened_in,
+            fused=self._fused,
         )
 
     def _labelled(self, labels: Labels, above: _Above, part: _Part) -> Values:

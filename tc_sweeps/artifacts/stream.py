@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tc_sweeps.artifacts.contexts import Contexts, CountedModel, chunks
+from tc_sweeps.artifacts.flex import FlexScreen
 from tc_sweeps.artifacts.screen import Question, Screen
 from tc_sweeps.artifacts.watching import Observed, Watched
 from tc_sweeps.corpus.randomness import judged
@@ -52,16 +53,18 @@ def stream(
     judge_seed_M: Tensor,
     watched: Watched,
     screened_in: torch.dtype = torch.float32,
+    fused: bool = False,
 ) -> tuple[Totals, Observed]:
     """Return how many n-grams over the considered contexts have a probability strictly above each threshold.
 
     `thresholds` increase, and `threshold` is one of them. `model` holds the weights in float64. `exact`: the thresholds
-    whose counts equal a float64 brute force; at the others a row that float32 rounds to the wrong side counts there.
+    whose counts equal a float64 brute force; at the others a row that the screen has on the wrong side counts there.
     `threshold` is always exact. Of members that are not in `decided_M`, [M], rows in doubt are left out. Thresholds of
     at least 1/2 only need the greatest probability of a row, lower ones every entry.
 
-    `screened_in`: the precision that rows are read in first. `judge_seed_M`: which contexts are the judge's, as in
-    `judged`. `watched`: contexts and n-grams that are told apart, and in which sizes the contexts are visited.
+    `screened_in`: the precision that rows are read in first. `fused`: whether `FlexScreen` reads them where it can,
+    which is where all thresholds are at least 1/2. `judge_seed_M`: which contexts are the judge's, as in `judged`.
+    `watched`: contexts and n-grams that are told apart, and in which sizes the contexts are visited.
 
     What is returned is right only where `doubtful_M` is at most `buffer`; no synchronisation.
     """
@@ -69,7 +72,12 @@ def stream(
     matrix_MDU = model.unembedding_matrix()
     question = Question.of(thresholds, threshold=threshold, exact=exact)
     low = question.low
-    screen = Screen(matrix_MDU, model.vocab_size, question, rows=watched.sizes.piece, dtype=screened_in)
+    screen: Screen | FlexScreen
+    if fused and not low:
+        rows = max(contexts.block_rows(watched.sizes.block))
+        screen = FlexScreen(matrix_MDU, model.vocab_size, question, rows=rows)
+    else:
+        screen = Screen(matrix_MDU, model.vocab_size, question, rows=watched.sizes.piece, dtype=screened_in)
     threshold_T = constants(question.thresholds, device)
 
     rows_MT = torch.zeros(M, len(thresholds), dtype=torch.int64, device=device)  # contexts with a token above

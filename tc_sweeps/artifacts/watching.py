@@ -63,6 +63,19 @@ class Spot:
     token_MQ: Tensor
     ranked_MQ: Tensor
 
+    @classmethod
+    def joined(cls, pieces: Sequence[tuple[slice, Spot]]) -> Spot:
+        """Return what is watched in a block whose pieces these are, one after the other."""
+        spots = [spot for _, spot in pieces]
+        return cls(
+            slice(spots[0].context_span.start, spots[-1].context_span.stop),
+            torch.cat([spot.context_row_MC + piece.start for piece, spot in pieces], dim=1),
+            slice(spots[0].span.start, spots[-1].span.stop),
+            torch.cat([spot.row_MQ + piece.start for piece, spot in pieces], dim=1),
+            torch.cat([spot.token_MQ for spot in spots], dim=1),
+            torch.cat([spot.ranked_MQ for spot in spots], dim=1),
+        )
+
     def rows_with(self, flag_MQ: Tensor, rows: int) -> Tensor:
         """Return which of so many rows have a flagged n-gram, [M, C]."""
         found_MC = torch.zeros(len(flag_MQ), rows, dtype=torch.int64, device=flag_MQ.device)

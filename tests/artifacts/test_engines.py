@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tc_sweeps.artifacts import Counter, count_artifacts
+from tc_sweeps.artifacts import Counter, count_artifacts, flex
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import ToyTransformer
+from tests.artifacts.rough_kernel import rough_lse_and_max
 from tests.artifacts.worlds import random_world
 
-ENGINES = ("reference", "chunked")
+ENGINES = ("reference", "chunked", "flex")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rough_kernel() -> Iterator[None]:
+    """Let the kernel of the fused engine, which needs CUDA, be as wrong as it may be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flex, "lse_and_max", rough_lse_and_max)
+        yield
 
 
 def adversarial(

@@ -196,3 +196,7 @@ def test_a_device_that_is_not_there_is_refused(launch: Launch) -> None:
     assert code == 1
     assert "training.accelerator=cuda, but this machine has no CUDA device" in err
     assert "Traceback" not in err
+    code, _, err = launch("run", *QUICK, "artifacts.engine=flex", "tracking=none")
+    assert code == 1
+    assert "artifacts.engine=flex counts on a CUDA device only: use auto, or chunked." in err
+    assert "Traceback" not in err
