@@ -2,13 +2,14 @@
 
     python benchmarks/counting.py --threads 1 --write       # the table of README.md, on an idle machine
     python benchmarks/counting.py --settings 256x32 1024x32x64 --repeats 1
+    python benchmarks/counting.py --device cuda --write     # the same on a GPU, by both engines
 
 A setting VxWIDTH[xMEMBERS] is a stack of models with V tokens. All V^3 n-grams are counted up to V = 1024; beyond, and
-of stacks, those of as many first tokens as make 2^30 n-grams in all. Each setting is a process of its own, in which
-these take turns, and the least time of each is told:
+of stacks, those of as many first tokens as make 2^30 n-grams in all (on a GPU 2^34). Each setting is a process of its
+own, in which these take turns, and the least time of each is told:
 
 - `counter`: `Counter.evaluate`, end to end: the hidden states, the count, rows in doubt, the survival curve from 1/2
-  on, losses, accuracy and labels;
+  on, losses, accuracy and labels; by `artifacts.engine=chunked`, and on a GPU in a row of its own by `flex`;
 - `eager`: what one writes without it, frozen here: softmax over chunks of 4,096 contexts, compared with the threshold;
   nothing is decided in float64. `eager, best` is the chunk among several that is fastest;
 - `PyKEEN`: `consume_scores` over the same number of (head, relation, tail) scores of a DistMult model of this width, a
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -46,7 +48,13 @@ SETTINGS = (
     *("256x32", "512x32", "1024x32", "1024x64", "1024x128", "2048x32", "4096x64", "8192x64"),
     *("256x32x64", "1024x32x64"),
 )
-ENTRIES = 2**30
+# Of each vocabulary widths that a tensor core likes, and stacks.
+CUDA_SETTINGS = tuple(
+    f"{vocab_size}x{shape}" for vocab_size in (256, 512, 1024, 2048, 4096, 8192) for shape in (32, 64, 128, "32x64")
+)
+ENTRIES = {"cpu": 2**30, "cuda": 2**34}
+MEMORY_MIB = {"cpu": 256, "cuda": 4096}
+ENGINES = {"cpu": ["chunked"], "cuda": ["chunked", "flex"]}
 THRESHOLD = 0.5
 CHUNKS = (512, 1024, 4096)
 FROZEN_CHUNK = 4096
@@ -115,17 +123,25 @@ def pykeen_scores(vocab_size: int, firsts: int, width: int) -> Callable[[], obje
     return lambda: consume_scores(model, dataset, Above(), batch_size=1024)
 
 
-def measure(setting: str, *, threads: int, repeats: int, device: str) -> dict[str, float | str | None]:
-    """Return what one setting takes, measured in this process."""
+def measure(setting: str, *, engine: str, threads: int, repeats: int, device: str) -> dict[str, float | str | None]:
+    """Return what one setting takes with one engine, measured in this process."""
     torch.set_num_threads(threads)
     vocab_size, width, members = [*map(int, setting.split("x")), 1][:3]
-    firsts = max(1, min(vocab_size, ENTRIES // (members * vocab_size**2)))
+    firsts = max(1, min(vocab_size, ENTRIES[device] // (members * vocab_size**2)))
     corpora = [corpus_of(vocab_size, firsts, seed) for seed in range(members)]
     model = stack_of(vocab_size, width, members).to(device)
     on = torch.device(device)
 
     def counter(corpora: list[Corpus]) -> Counter:
-        return Counter(corpora, order=3, threshold=THRESHOLD, contexts="typed", memory_mib=256, device=on)
+        return Counter(
+            corpora,
+            order=3,
+            threshold=THRESHOLD,
+            contexts="typed",
+            memory_mib=MEMORY_MIB[device],
+            device=on,
+            engine=engine,
+        )
 
     small = [corpus_of(vocab_size, 1, seed) for seed in range(members)]
     counter(small).evaluate(model)  # what the libraries take at their first use
@@ -154,7 +170,7 @@ def measure(setting: str, *, threads: int, repeats: int, device: str) -> dict[st
         pykeen = seconds(pykeen_scores(vocab_size, firsts, width), on)
     best = min(least[f"eager {chunk}"] for chunk in CHUNKS)
     return {
-        "setting": setting,
+        "setting": setting if engine == "chunked" else f"{setting}x{engine}",
         "n-grams": members * firsts * vocab_size**2,
         "seconds": least["counter"],
         "MiB": memory,
@@ -215,31 +231,40 @@ def table(measured: list[dict[str, float]]) -> str:
 def main() -> None:
     """Measure each setting in a process of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", nargs="+", default=SETTINGS, metavar="VxWIDTH[xMEMBERS]")
+    parser.add_argument("--settings", nargs="+", metavar="VxWIDTH[xMEMBERS]")
+    parser.add_argument("--engines", nargs="+", choices=["chunked", "flex"], help="by default those of the device")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
         "--write", action="store_true", help="replace the table of this device and threads in README.md"
     )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:
-        print(json.dumps(measure(chosen.measure, threads=chosen.threads, repeats=chosen.repeats, device=chosen.device)))
+        [engine], setting = chosen.engines, chosen.measure
+        asked = {"threads": chosen.threads, "repeats": chosen.repeats, "device": chosen.device}
+        print(json.dumps(measure(setting, engine=engine, **asked)))
         return
     load = os.getloadavg()[0]
-    measured = []
-    for setting in chosen.settings:
-        command = [sys.executable, __file__, "--measure", setting, "--threads", str(chosen.threads)]
-        command += ["--repeats", str(chosen.repeats), "--device", chosen.device]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    measured, failed = [], []
+    settings = chosen.settings or (CUDA_SETTINGS if chosen.device == "cuda" else SETTINGS)
+    for setting, engine in itertools.product(settings, chosen.engines or ENGINES[chosen.device]):
+        command = [sys.executable, __file__, "--measure", setting, "--engines", engine]
+        command += ["--threads", str(chosen.threads), "--repeats", str(chosen.repeats), "--device", chosen.device]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["nothing was said"])[-1]
+            failed.append(f"{setting} with engine {engine} failed: {reason}")
+            print(failed[-1], flush=True)
+            continue
         measured.append(json.loads(done.stdout.splitlines()[-1]))
         print(table(measured[-1:]).splitlines()[-1], flush=True)
     on = torch.cuda.get_device_name() if chosen.device == "cuda" else processor()
     threads = "" if chosen.device == "cuda" else f", {chosen.threads} thread{'s'[: chosen.threads > 1]}"
     command = " ".join(["python benchmarks/counting.py", *sys.argv[1:]])
     head = f"{datetime.date.today()}, {on}{threads}, torch {torch.__version__}, load {load:.1f} before:\n`{command}`"
-    text = f"{head}\n\n{table(measured)}"
+    text = "\n\n".join([head, table(measured), *failed])
     print(f"\n{text}")
     if chosen.write:
         name = f"counting {chosen.device}{'' if chosen.device == 'cuda' else f' {chosen.threads}'}"
@@ -247,6 +272,8 @@ def main() -> None:
         before, rest = README.read_text().split(begin)
         _, after = rest.split(end)
         README.write_text(f"{before}{begin}{text}\n{end}{after}")
+    if failed:
+        raise SystemExit(f"{len(failed)} of the settings failed.")
 
 
 def processor() -> str:
