@@ -10,8 +10,8 @@ For every finished run in a sweep's folder, from 20,000 of its contexts:
 - the time of the product of matrices alone on this machine, in float32 and in bfloat16, one thread;
 - the share of tiles, 128 contexts by 64 tokens with both sorted by length, in which no logit can be the greatest of its
   row, by |h| |u| (`length`) or by h c + |h| r where c is the centre of a tile's tokens and r how far the furthest is
-  from it (`centre`, of tokens that k-means put together); and of tiles in which no exponential can be 2^-24 of its row's
-  sum. Each row is given its greatest logit and its sum beforehand, which a kernel only comes to know.
+  from it (`centre`, of tokens that k-means put together); and of tiles in which no exponential can be 2^-24 of the sum
+  of its row. Each row is given its greatest logit and its sum beforehand, which a kernel only comes to know.
 """
 
 from __future__ import annotations
