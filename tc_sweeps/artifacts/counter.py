@@ -31,7 +31,8 @@ from tc_sweeps.artifacts.definition import (
 from tc_sweeps.artifacts.labels import Labels, known
 from tc_sweeps.artifacts.listing import Known, Listing, Reading, loss_listing
 from tc_sweeps.artifacts.mining import surest
-from tc_sweeps.artifacts.stream import Totals, constants, count_above, stream
+from tc_sweeps.artifacts.screen import constants
+from tc_sweeps.artifacts.stream import Totals, count_above, stream
 from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows

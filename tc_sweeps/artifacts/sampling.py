@@ -31,7 +31,8 @@ from tc_sweeps.artifacts.counter import Counter, Row, Values, in_float64
 from tc_sweeps.artifacts.intervals import interval
 from tc_sweeps.artifacts.labels import Labels
 from tc_sweeps.artifacts.listing import Reading
-from tc_sweeps.artifacts.stream import Totals, constants
+from tc_sweeps.artifacts.screen import constants
+from tc_sweeps.artifacts.stream import Totals
 from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.config import Sampling
 from tc_sweeps.corpus import Corpus

@@ -4,8 +4,9 @@ A row is the distribution of the last token in one context. Its logits are a pro
 computed in float32 (or in float64, as a reference) with a bound on what rounding can do to any of its
 log-probabilities; a row whose answer lies within the bound of a threshold is in doubt, and not for this file to decide.
 
-Letters: `M` member, `C` context of a block, `T` low threshold, `D` width, `V` vocabulary, `U` the vocabulary and the
-unsupported token, where a model has one: it takes part in sums, and nothing of it is an artifact; `Q` watched n-gram.
+Letters: `M` member, `C` context of a block, `R` row of any member, `E` entry of any row, `N` entry that is looked at,
+`T` low threshold, `D` width, `V` vocabulary, `U` the vocabulary and the unsupported token, where a model has one: it
+takes part in sums, and nothing of it is an artifact; `Q` watched n-gram.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ __all__ = [
     "Question",
     "Screen",
     "Screened",
+    "constants",
     "margin_of",
     "power_",
     "screened_logits",
@@ -178,6 +180,12 @@ def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tup
     return logits_MCU, margin_of(hidden_MCD, operand, deepest)
 
 
+@cache
+def constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers as a float64 tensor, copied to the device once: a copy makes the CPU wait."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
 def power_(below: Tensor) -> Tensor:
     """Return 2^x of numbers up to 0, in their place.
 
@@ -208,7 +216,6 @@ class Screen:
         self._question = question
         (M, _, U), room = matrix_MDU.shape, -(-rows // TILE) * TILE
         self._logits = torch.empty(M * room * U, dtype=dtype, device=matrix_MDU.device)
-        self._scratch = torch.empty_like(self._logits) if question.low else self._logits[:0]
 
     def read(self, hidden_MCD: Tensor, pieces: Sequence[tuple[slice, Spot]], observed: Observed) -> Screened:
         """Answer the question for the rows of a block, piece by piece; what is watched is written into `observed`."""
@@ -243,23 +250,50 @@ class Screen:
         top_MC = (share_MCV.amax(-1) if unsupported_MC.numel() else 1) / sum_MC
         sure_MC = top_MC >= 0
         entries_MCT = torch.zeros(M, C, len(asked.low), dtype=torch.int64, device=sum_MC.device)
-        for place, t in enumerate(asked.low):
-            entries_MCT[..., place] = self._entries_above(share_MCV, t * sum_MC)
-            if t in asked.sharp:
-                surely_MC = self._entries_above(share_MCV, sum_MC * margin.surely_above(t).exp())
-                sure_MC &= surely_MC == self._entries_above(share_MCV, sum_MC * margin.maybe_above(t).exp())
+        if asked.low:
+            entries_MCT, is_answered_MC = _entries_above(share_MCV, sum_MC, margin, asked)
+            sure_MC &= is_answered_MC
         if below_MQ.shape[1]:
             sure_MC &= _watch(share_MCU, sum_MC, margin, below_MQ, spot, observed, asked.threshold)
         return top_MC, entries_MCT, unsupported_MC, sure_MC
 
-    def _entries_above(self, share_MCV: Tensor, bar_MC: Tensor) -> Tensor:
-        """Return how many entries of each row are above its bar, [M, C].
 
-        Ones and zeros are written over the scratch memory and added up in the screen's precision: exact below 2^24, and
-        vectorised on a CPU, which adding up booleans is not.
-        """
-        scratch_MCV = self._scratch[: share_MCV.numel()].view(share_MCV.shape)
-        return torch.gt(share_MCV, bar_MC[..., None], out=scratch_MCV).sum(-1).long()
+def _entries_above(share_MCV: Tensor, sum_MC: Tensor, margin: Margin, asked: Question) -> tuple[Tensor, Tensor]:
+    """Return how many entries of each row are above each low threshold, [M, C, T], and where this is beyond doubt.
+
+    Of a row at most 1 / t entries are above t, and in a model that has learnt its data far fewer: those that may be
+    above the lowest threshold are picked out in one pass, and only they are compared with all. Whether a row's margin
+    reaches below half of that threshold is not looked at any closer: it is in doubt.
+    """
+    (M, C, V), lowest = share_MCV.shape, asked.low[0]
+    least_MC = margin.maybe_above(lowest).exp()
+    sure_MC = least_MC >= lowest / 2
+    may_be_MCV = share_MCV > (sum_MC * least_MC.clamp_min(lowest / 2))[..., None]
+    place_N = _places_of(may_be_MCV, most=M * C * min(V, math.floor(2 / lowest) + 1))
+    share_E, sum_R, T = share_MCV.flatten(), sum_MC.flatten(), len(asked.low)
+    low_T = constants(tuple(asked.low), share_E.device)
+    passed_RX = torch.zeros(M * C, T + 1, dtype=torch.int64, device=share_E.device)
+    unsure_R = torch.zeros(M * C, dtype=torch.int64, device=share_E.device)
+    for part_N in place_N.split(max(1, share_E.numel() // 16)):
+        row_N = part_N.clamp_min(0) // V
+        p_N = torch.where(part_N >= 0, share_E[part_N] / sum_R[row_N], 0.0)
+        passed_N = torch.bucketize(p_N.double(), low_T)  # how many thresholds it is above
+        passed_RX.view(-1).scatter_add_(0, row_N * (T + 1) + passed_N, torch.ones_like(row_N))
+        of_row = Margin(margin.odds_MC.flatten()[row_N], margin.share_MC.flatten()[row_N])
+        for t in asked.sharp.intersection(asked.low):
+            unsure_R.scatter_add_(0, row_N, (~of_row.is_sure(p_N.log(), t)).long())
+    entries_RT = passed_RX[:, 1:].flip(1).cumsum(1).flip(1)
+    return entries_RT.view(M, C, T), sure_MC & (unsure_R == 0).view(M, C)
+
+
+def _places_of(true: Tensor, *, most: int) -> Tensor:
+    """Return where a tensor is true, as places in it when flattened, [N].
+
+    On a device these are as many as `most`, -1 where there are fewer: it would have to wait to know how many.
+    """
+    if true.device.type == "cpu":
+        return true.flatten().nonzero()[:, 0]
+    return torch.nonzero_static(true.flatten(), size=most)[:, 0]
 
 
 def _watch(

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from tc_sweeps.artifacts.contexts import Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.flex import FlexScreen
-from tc_sweeps.artifacts.screen import Question, Screen
+from tc_sweeps.artifacts.screen import Question, Screen, constants
 from tc_sweeps.artifacts.watching import Observed, Watched
 from tc_sweeps.corpus.randomness import judged
 
-__all__ = ["Totals", "constants", "count_above", "stream"]
+__all__ = ["Totals", "count_above", "stream"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +147,3 @@ def count_above(value_MC: Tensor, threshold_T: Tensor) -> Tensor:
     count_MT = torch.zeros(len(value_MC), len(threshold_T) + 1, dtype=torch.int64, device=value_MC.device)
     count_MT.scatter_add_(1, passed_MC, torch.ones_like(passed_MC))
     return count_MT[:, 1:].flip(1).cumsum(1).flip(1)
-
-
-@cache
-def constants(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return numbers as a float64 tensor, copied to the device once: a copy makes the CPU wait."""
-    return torch.tensor(values, dtype=torch.float64, device=device)
