@@ -274,7 +274,7 @@ def _entries_above(share_MCV: Tensor, sum_MC: Tensor, margin: Margin, asked: Que
     low_T = constants(tuple(asked.low), share_E.device)
     passed_RX = torch.zeros(M * C, T + 1, dtype=torch.int64, device=share_E.device)
     unsure_R = torch.zeros(M * C, dtype=torch.int64, device=share_E.device)
-    for part_N in place_N.split(max(1, share_E.numel() // 16)):
+    for part_N in torch.split(place_N, max(1, share_E.numel() // 16)):
         row_N = part_N.clamp_min(0) // V
         p_N = torch.where(part_N >= 0, share_E[part_N] / sum_R[row_N], 0.0)
         passed_N = torch.bucketize(p_N.double(), low_T)  # how many thresholds it is above
@@ -289,11 +289,16 @@ def _entries_above(share_MCV: Tensor, sum_MC: Tensor, margin: Margin, asked: Que
 def _places_of(true: Tensor, *, most: int) -> Tensor:
     """Return where a tensor is true, as places in it when flattened, [N].
 
-    On a device these are as many as `most`, -1 where there are fewer: it would have to wait to know how many.
+    Where nobody may wait to know how many these are, there are `most` of them, and -1 stands for those that are not.
     """
-    if true.device.type == "cpu":
+    if may_wait(true.device):
         return true.flatten().nonzero()[:, 0]
     return torch.nonzero_static(true.flatten(), size=most)[:, 0]
+
+
+def may_wait(device: torch.device) -> bool:
+    """Return whether sizes can depend on values: only on a CPU, since a device would have to be waited for."""
+    return device.type == "cpu"
 
 
 def _watch(

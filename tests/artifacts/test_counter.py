@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tc_sweeps.artifacts import METRICS, Counter, count_artifacts
+from tc_sweeps.artifacts import METRICS, Counter, count_artifacts, screen
 from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
@@ -413,7 +413,7 @@ def test_few_rows_of_a_trained_model_are_in_doubt() -> None:
 class Synchronisations(TorchDispatchMode):
     """Records operations that would make the CPU wait for a device."""
 
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+    WAITING = ("_local_scalar_dense", "nonzero.", "masked_select", "unique", "equal")
 
     def __init__(self) -> None:
         super().__init__()
@@ -443,7 +443,10 @@ def test_a_model_that_always_abstains_has_no_artifact() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5])
-def test_nothing_waits_for_the_device_before_the_one_transfer(threshold: float) -> None:
+def test_nothing_waits_for_the_device_before_the_one_transfer(
+    threshold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "may_wait", lambda _: False)  # as on a device
     corpora = [labelled_world("truth", seed=seed) for seed in (0, 1)]
     model = sharp_model(corpora, "everything", seed=5, unsupported=True)
     measured = counter(corpora, threshold=threshold)
@@ -455,6 +458,17 @@ def test_nothing_waits_for_the_device_before_the_one_transfer(threshold: float) 
         measured._values(doubles, reading, torch.ones(2, dtype=torch.bool), full_survival=True)
         measured._losses_of(doubles, reading)
     assert waiting.found == []
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+def test_what_may_not_wait_counts_the_same_at_low_thresholds(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = labelled_world("truth", seed=0)
+    model = sharp_model([corpus], "everything", seed=5, unsupported=True)
+    with torch.no_grad():
+        model.get_parameter("embedding").mul_(scale)  # tied; 0: every token is as probable as any other
+    waited = count_artifacts(model, corpus, threshold=0.1, full_survival=True)
+    monkeypatch.setattr(screen, "may_wait", lambda _: False)
+    assert torch.equal(count_artifacts(model, corpus, threshold=0.1, full_survival=True).survival, waited.survival)
 
 
 def test_most_tokens_is_exact_rational_arithmetic() -> None:
