@@ -119,8 +119,7 @@ def truncated(fits: CPLogits, rank: int, most: int) -> CPLogits:
     """Return as starts the largest `rank` components of at most so many fits, the consistent ones first.
 
     What is left of a fit of a larger rank is near one of this rank more often than chance is, once its logits are as
-    small as those of random starts: their unit variance, with every component spread evenly over its factors. From
-    where they ended, large, steps lead nowhere (see LOG.md).
+    small as those of random starts: of unit variance, with every component spread evenly over its factors (LOG.md).
     """
     chosen_M = torch.argsort(fits.consistent_M, descending=True, stable=True)[:most]
     kept_MR = _sizes(fits.factors)[chosen_M].topk(rank, dim=1).indices
