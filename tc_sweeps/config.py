@@ -467,6 +467,15 @@ class Artifacts:
 
 
 @dataclass
+class Rank:
+    """What is said of ranks beside the artifacts (tc_sweeps/rank)."""
+
+    # Before training, the effective rank of the training data, alone and with true, shuffled and random test data, as
+    # `rank/*` in the results: four searches of a second each for 200 triples of 32 tokens, far longer for larger data.
+    effective: bool = key(False, absent=False, per_member=True)
+
+
+@dataclass
 class Tracking:
     """Where Weights & Biases mirrors the run; the local files are written in every mode."""
 
@@ -486,6 +495,7 @@ class Config:
     objective: Objective = field(default_factory=Objective)
     training: Training = field(default_factory=Training)
     artifacts: Artifacts = field(default_factory=Artifacts)
+    rank: Rank = field(default_factory=Rank)
     tracking: Tracking = field(default_factory=Tracking)
 
 

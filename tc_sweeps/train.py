@@ -48,6 +48,7 @@ from tc_sweeps.model import (
     evaluation_steps,
     outside_remarks,
 )
+from tc_sweeps.rank import RANK_FACTS, rank_facts
 from tc_sweeps.store import Checkpoints, Job, Mirror, RunFolder, Saved, Worker, code_version, open_mirror, run_id
 
 __all__ = ["Result", "counted", "device_of", "engine_of", "is_out_of_memory", "ngrams_of", "stack_key", "train"]
@@ -159,6 +160,20 @@ def _corpus(job: Job) -> Corpus | None:
             "failed", reason=str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         )
         return None
+
+
+def _rank_facts(job: Job, corpus: Corpus) -> dict[str, float | int | str | None]:
+    """Return the ranks of a run's data, which an earlier attempt may have written; at once written themselves.
+
+    They take longer than many a training, so that a run that is killed in between should not begin with them again.
+    """
+    facts = job.folder.read_facts()
+    if not all(name in facts for name in RANK_FACTS):
+        data = job.config.data
+        assert data.seed is not None
+        facts = dict(rank_facts(corpus, order=counted(job.config)["order"], seed=data.seed))
+        job.folder.write_facts(facts, corpus.tokens)
+    return {name: facts[name] for name in RANK_FACTS}
 
 
 def _end(folders: Sequence[RunFolder], worker: Worker | None, state: str, reason: str) -> None:
@@ -424,6 +439,7 @@ class _Member:
         self._job_type, self._began = job_type, time.monotonic()
         self._visible, self._mirror = False, Mirror()
         job.folder.begin(job.config, METRICS, step=self.step)
+        self._rank_facts = _rank_facts(job, corpus) if job.config.rank.effective else {}
 
     def __enter__(self) -> _Member:
         return self
@@ -451,6 +467,7 @@ class _Member:
             **counter.facts(place),
             "model/parameters": model.num_parameters(embedding=True),
             "model/non_embedding_parameters": model.num_parameters(embedding=False),
+            **self._rank_facts,
             "code_version": code_version(),
         }
         self.folder.write_facts(facts, self.corpus.tokens)

@@ -217,3 +217,10 @@ def test_labels_change_no_count_and_their_cost_is_told(
         [stack, *world] for stack in "12" for world in (["closed", "14"], ["open", "14"], ["open", "126"])
     ]
     assert rows[-1].startswith("greatest ratio ")
+
+
+def test_effective_ranks_have_a_row_for_each_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    load("effective_rank").main(["--triples", "0", "--worlds", "1"])
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2].startswith("| claim_c: latent, 2 classes | 150 | 16 |")
+    assert rows[3].endswith("minutes for 550 on two cores")

@@ -7,22 +7,24 @@ from dataclasses import dataclass
 
 from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.rank.bounds import rank_bounds
-from tc_sweeps.rank.cp import fit_cp
+from tc_sweeps.rank.cp import CPLogits, Criterion, fit, joined, random_starts, truncated
 
 __all__ = ["EffectiveRank", "effective_rank"]
 
 
 @dataclass(frozen=True)
 class EffectiveRank:
-    """An upper bound on the effective rank: fits of a smaller rank may exist that the restarts did not find."""
+    """An upper bound on the effective rank: fits of a smaller rank may exist that none of the starts has found."""
 
     rank: int
-    consistent: dict[int, float]  # by rank tried: the share of its restarts that became consistent with the data
+    # By rank tried: the share of its starts that became consistent with the data, at least; a rank is left as soon as
+    # half of them are.
+    consistent: dict[int, float]
     restarts: int
 
     @property
     def is_stable(self) -> bool:
-        """Whether at least half the restarts of this rank are consistent, and none of the rank below was."""
+        """Whether at least half the starts of this rank are consistent, and none of the rank below was."""
         return self.consistent.get(self.rank, 0.0) >= 0.5 and self.consistent.get(self.rank - 1, 0.0) == 0
 
 
@@ -31,53 +33,81 @@ def effective_rank(
     *,
     criterion: str = "argmax",
     epsilon: float = math.log(2),
+    budget: float = 10.0,
+    threshold: float = 0.5,
     restarts: int = 8,
     seed: int = 0,
     steps: int = 1000,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.05,
 ) -> EffectiveRank:
     """Return the least rank found of a CP logit tensor whose completion is consistent with the data on seen fibers.
 
     `criterion="argmax"`: the right token is the most probable one of every seen context. Scaled up, such logits give it
-    a probability above any threshold, so this is the effective rank for every threshold. Where a context has several
-    answers no token alone is right, and the criterion is `"kl"`: the divergence from the data's fiber to the
-    completion's is at most `epsilon` nats for every seen context. The default, log 2, means P >= 1/2 where there is one
-    answer.
+    a probability above any threshold, so this is the effective rank for every threshold.
+    `"budget"`: it has a probability above `threshold` by logits whose norm is at most `budget` nats. Nothing can be
+    scaled up then, and the higher the threshold the more components it may take. The norm is that of
+    `CPLogits.norm_M`, which is known without any pass over V^n entries and proportional to the logits, so that it is
+    kept by scaling; without limit this is `argmax`.
+    Where a context has several answers no token alone is right, and the criterion is `"kl"`: the divergence from the
+    data's fiber to the completion's is at most `epsilon` nats for every seen context. The default, log 2, means
+    P >= 1/2 where there is one answer, so that `kl` and `argmax` have the same effective rank there.
 
-    The ranks tried are 1, 2, 4, .. until a restart is consistent, then a bisection; the restarts of a rank are one
-    stack. Above stands a bound that needs no fit: for functional data D^n itself, scaled up, has consistent logits, and
-    in any case one rank-one term for each seen context is enough. Rank 0, where all tokens are equally probable, is not
-    tried. Raises ValueError for an unknown criterion, numbers that are not positive, and data without n-grams.
+    The ranks tried are 1, 2, 4, .. until a fit is consistent, then a bisection. Every rank has `restarts` random
+    starts, and as many that are truncated from the fits of the smallest rank known to be consistent; the rank below the
+    last one is tried once more with those of that one. All starts of a rank are one stack. Above stands a bound that
+    needs no fit: for functional data D^n itself, scaled up, has consistent logits, and in any case (but for a budget)
+    one rank-one term for each seen context is enough. Rank 0, where all tokens are equally probable, is not tried.
+
+    The result depends on the data, the seed and the arguments alone. Raises ValueError for an unknown criterion,
+    numbers that are not positive, data without n-grams, and a budget within which no fit of any rank was consistent.
     """
     tensor = data.tensor(data.order) if isinstance(data, Corpus) else data
-    if criterion not in ("argmax", "kl"):
-        raise ValueError(f"criterion={criterion!r} must be 'argmax' or 'kl'.")
-    if not epsilon > 0:
-        raise ValueError(f"epsilon={epsilon} must be greater than 0.")
+    asked = Criterion(criterion, epsilon, budget, threshold)
     if len(tensor.ngrams_Gn) == 0:
         raise ValueError("The data tensor has no n-gram, so that every completion is consistent with it.")
-    functional = len(tensor.contexts_Cn) == len(tensor.ngrams_Gn)
-    nats = None if functional and criterion == "argmax" else epsilon
-    consistent: dict[int, float] = {}
+    if criterion == "argmax" and len(tensor.contexts_Cn) < len(tensor.ngrams_Gn):
+        asked = Criterion("kl", epsilon)
+    enough = rank_bounds(tensor).upper if asked.name == "argmax" else len(tensor.contexts_Cn)
+    counts: dict[int, list[int]] = {}  # by rank tried: consistent fits, starts
+    origin: dict[int, int | None] = {}  # the rank from whose fits they were truncated
+    found: tuple[int, CPLogits] | None = None  # the smallest consistent rank, and its fits
 
-    def fits(rank: int) -> bool:
-        stack = fit_cp(
-            tensor, [rank], restarts=restarts, seed=seed, steps=steps, learning_rate=learning_rate, epsilon=nats
-        )
-        consistent[rank] = float(stack.consistent_M.double().mean())
-        return consistent[rank] > 0
+    def is_consistent(rank: int) -> bool:
+        nonlocal found
+        starts = []
+        if rank not in counts:
+            starts.append(random_starts(tensor, [rank], restarts=restarts, seed=seed))
+        if found is not None:
+            starts.append(truncated(found[1], rank, restarts))
+        stack = joined(starts)
+        half = math.ceil(len(stack.rank_M) / 2)
+        fits = fit(tensor, stack, steps=steps, learning_rate=learning_rate, criterion=asked, enough=half)
+        origin[rank] = None if found is None else found[0]
+        reached, tried = counts.get(rank, [0, 0])
+        counts[rank] = [reached + int(fits.consistent_M.sum()), tried + len(fits.rank_M)]
+        if fits.consistent_M.any():
+            found = rank, fits
+            return True
+        return False
 
-    high = rank_bounds(tensor).upper if functional else len(tensor.contexts_Cn)
-    low, tried = 0, 1
-    while tried < high:
-        if fits(tried):
-            high = tried
+    low, high, rank = 0, enough, 1
+    while rank < high:
+        if is_consistent(rank):
+            high = rank
         else:
-            low, tried = tried, 2 * tried
+            low, rank = rank, 2 * rank
+    if found is None and asked.name == "budget" and not is_consistent(high):
+        raise ValueError(
+            f"budget={budget} with threshold={threshold}: no CP logit tensor of rank {high} or less, at which every "
+            "context can have a component of its own, was found; raise the budget or lower the threshold."
+        )
     while high - low > 1:
         middle = (low + high) // 2
-        if fits(middle):
+        if is_consistent(middle):
             high = middle
         else:
             low = middle
-    return EffectiveRank(high, dict(sorted(consistent.items())), restarts)
+    while found is not None and high > 1 and origin.get(high - 1) != high and is_consistent(high - 1):
+        high -= 1
+    shares = {rank: reached / tried for rank, (reached, tried) in sorted(counts.items())}
+    return EffectiveRank(high, shares, restarts)

@@ -15,6 +15,8 @@ __all__ = ["Load", "Packed", "Stack", "capacity", "load", "pack"]
 CPU_BYTES = 64 << 20
 # About five seconds on one core; with less to do for each, another process does not pay.
 WORTH_A_WORKER = 1.5e9
+# What `rank.effective` takes for each row and token: four searches of about a second for 200 rows of 32 tokens.
+EFFECTIVE_RANK = 150_000
 
 
 @dataclass(frozen=True)
@@ -106,5 +108,6 @@ def load(config: Config, kind: object, *, prefixes: int, wanted: int, vocab_size
     D, V = model.width, vocab_size
     inner = model.layers * (12 * D + 2 * model.mlp_width)  # numbers held for a prefix, besides its logits
     cost = training.steps * (wanted * V + prefixes * inner) + training.evaluations * contexts * (V + inner)
+    cost += EFFECTIVE_RANK * wanted * V * config.rank.effective
     parameters = 2 * V * D + model.layers * D * (4 * D + 2 * model.mlp_width)
     return Load(kind, cost, 4 * (4 * wanted * V + 3 * prefixes * inner + 8 * parameters))
