@@ -46,6 +46,7 @@ class Finding:
     figure: Path
     command: str
     decides: bool = True
+    over: str = "seeds"  # what the units are called
 
     @property
     def interval(self) -> str:
@@ -53,7 +54,7 @@ class Finding:
         return spell(self.effect, self.low, self.high) or "-"
 
     def __str__(self) -> str:
-        return f"{self.part}: {self.verdict}, {self.interval} {self.unit} ({self.seeds} seeds)"
+        return f"{self.part}: {self.verdict}, {self.interval} {self.unit} ({self.seeds} {self.over})"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Asker:
     claim: str
     sweep: SweepFolder
     where: Where | None
+    over: str = "seeds"
 
     def find(
         self,
@@ -93,6 +95,7 @@ class Asker:
             figure=self.sweep.path / "figures" / name,
             command=f"python -m tc_sweeps -m experiment={experiment}",
             decides=decides,
+            over=self.over,
         )
 
 
@@ -181,10 +184,10 @@ def concluded(findings: Iterable[Finding]) -> str:
     return f"{'Does not hold' if FAILS in told or OPPOSITE in told else OPEN.capitalize()}: {parts}."
 
 
-def told(findings: Sequence[Finding]) -> str:
-    """Return a claim's verdict and its findings, a line each."""
-    lines = [concluded(findings), *(f"{finding}." for finding in findings)]
-    return "\n".join([*lines, f"Means over seeds with their {HOW}; the rule stands in the experiment's file."])
+def told(findings: Sequence[Finding], conclusion: str) -> str:
+    """Return the verdict on a claim, in the first line, and its findings, a line each."""
+    lines = [conclusion, *(f"{finding}." for finding in findings)]
+    return "\n".join([*lines, f"Effects with their {HOW}; the rule stands in the experiment's file."])
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tc_sweeps.report.frame import fully_fitted, split, swept_keys
+from tc_sweeps.report import style
+from tc_sweeps.report.frame import fully_fitted, over_seeds, split, swept_keys
 from tc_sweeps.report.where import matching
 
 EXCESS = "train/excess_loss"
@@ -26,8 +29,9 @@ class Knob(NamedTuple):
 
     name: str
     key: str  # of the config, or `step`
-    axis: str  # what its axis is called
+    axis: str  # what is doubled
     sign: int
+    more: str  # what is more overfitting, in words
 
     @property
     def per(self) -> str:
@@ -35,10 +39,10 @@ class Knob(NamedTuple):
         return f"{'doubling' if self.sign > 0 else 'halving'} of {self.axis}"
 
 
-WIDER = Knob("wider", "model.width", "the width", 1)
-LONGER = Knob("longer", "step", "the steps", 1)
-REPEATS = Knob("more repeats", _TIMES, "the repeats", 1)
-DECAY = Knob("less decay", "training.weight_decay", "the decay", -1)
+WIDER = Knob("wider", "model.width", "the width", 1, "the wider models are")
+LONGER = Knob("longer", "step", "the steps", 1, "the longer models train")
+REPEATS = Knob("more repeats", _TIMES, "the repeats", 1, "the more often a part of the data is repeated")
+DECAY = Knob("less decay", "training.weight_decay", "the decay", -1, "the less weights decay")
 
 
 class Way(NamedTuple):
@@ -100,6 +104,13 @@ def ways(evaluations: pd.DataFrame) -> list[Way]:
     return sorted(found, key=lambda way: (way.world, [WIDER, LONGER, REPEATS, DECAY].index(way.knob), way.name))
 
 
+def told_left_out(found: Iterable[Way]) -> list[str]:
+    """Return a sentence for each way of which levels or seeds do not count."""
+    return [
+        f"Left out as not fully fitted, {way.world}, {way.name}: {way.left_out()}." for way in found if way.left_out()
+    ]
+
+
 def matched_ways(evaluations: pd.DataFrame, excess: float, columns: Sequence[str]) -> list[Way]:
     """Return the ways whose knob is not the time, with each run as it was when it came down to an excess loss.
 
@@ -145,7 +156,7 @@ def _along_runs(world: str, runs: pd.DataFrame, fits: Any) -> list[Way]:
             level = level.where(rows[_REPLAY] > 0, 1.0)
         rows = rows.assign(level=level, fits=fits(rows))[level > 0]  # no decay is infinitely many halvings away
         if rows["level"].nunique() > 1:
-            found.append(Way(world, knob.name, knob, rows.assign(counted=_counted(rows))))
+            found.append(Way(world, knob.name, knob, rows.assign(counted=counts(rows))))
     return found
 
 
@@ -158,10 +169,34 @@ def _alone(runs: pd.DataFrame, turned: Sequence[str]) -> pd.DataFrame:
     return runs[kept]
 
 
-def _counted(rows: pd.DataFrame) -> pd.Series[bool]:
+def counts(rows: pd.DataFrame) -> pd.Series[bool]:
     """Return which rows count: those of levels that enough runs fit, and of seeds that fit at all of these."""
     level_fits = rows.groupby("level")["fits"].transform("mean") >= LEAST_FIT
     levels = rows.loc[level_fits, "level"].nunique()
     fitted = (rows["fits"] & level_fits).groupby(rows["seed"]).transform("sum")
     counted: pd.Series[bool] = level_fits & (fitted == levels) & (levels > 1)
     return counted
+
+
+def draw_along(axes: Axes, way: Way, column: str, colour: Any, *, hollow: bool = False) -> list[int]:
+    """Draw a column's means over the seeds that count along a way, to the right always more overfitting.
+
+    Returns how many runs stand behind the points.
+    """
+    means = over_seeds(way.counted, ["level"], [column]).dropna(subset="mean")
+    if means.empty:
+        return []
+    if way.knob is LONGER:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("optimizer step")
+        style.draw_band(axes, means, "level", colour=colour)
+        return [int(means["runs"].max())]
+    style.log_x(axes, sorted(set(way.rows["level"])))
+    axes.set_xlabel(way.knob.key)
+    axes.xaxis.set_inverted(way.knob.sign < 0)
+    line = ":" if hollow else "-"
+    style.draw_means(axes, means, "level", colour=colour, hollow=[hollow] * len(means), linestyle=line)
+    return [int(runs) for runs in means["runs"]]

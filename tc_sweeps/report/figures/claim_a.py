@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.claims import Asker, Finding, bootstrap, draw_effects, told
+from tc_sweeps.report.claims import Asker, Finding, bootstrap, concluded, draw_effects, told
 from tc_sweeps.report.frame import find_sweep, load_curves, load_finished, load_survival, over_seeds
 from tc_sweeps.report.intervals import what_is_drawn
-from tc_sweeps.report.overfitting import EXCESS, LONGER, Way, matched_ways, ways
+from tc_sweeps.report.overfitting import EXCESS, Way, draw_along, matched_ways, told_left_out, ways
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -57,17 +56,22 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     for column, way in enumerate(along):
         top, middle, bottom = grid[:, column]
         for threshold, colour in _colours().items():
-            counts += _draw_along(top, way, _ratio(threshold), colour)
+            counts += draw_along(top, way, _ratio(threshold), colour)
             if way.name in at_fit:
-                _draw_along(top, at_fit[way.name], _ratio(threshold), colour, hollow=True)
-        _draw_along(middle, way, RATE, style.COLOURS[2])
-        _draw_along(bottom, way, EXCESS, "black")
+                draw_along(top, at_fit[way.name], _ratio(threshold), colour, hollow=True)
+        draw_along(middle, way, RATE, style.COLOURS[2])
+        draw_along(bottom, way, EXCESS, "black")
         top.set_title(way.name)
-        bottom.set_xlabel({"step": "optimizer step"}.get(way.knob.key, way.knob.key))
-        if way.knob.sign < 0:  # to the right is always more overfitting
-            bottom.invert_xaxis()
+        for axes in (top, middle):
+            axes.set_xlabel("")
+        ceiling = way.counted.assign(
+            ceiling=lambda rows: (
+                rows["corpus/ceiling_at_perfect_fit"].astype(float) / rows["corpus/train_ngrams"].astype(float)
+            )
+        )
+        style.draw_ceiling(top, over_seeds(ceiling, ["level"], ["ceiling"]), "level", colour=style.GREY)
     for axes in (*grid[0], *grid[2]):
-        axes.set_yscale("log")
+        style.log_y(axes)
     grid[0, 0].set_ylabel("artifacts per training n-gram")
     grid[1, 0].set_ylabel("confident share of\nunseen contexts")
     grid[2, 0].set_ylabel("excess loss\n(nats per sentence)")
@@ -82,7 +86,8 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     style.headline(figure, f"fully fitted runs; {what_is_drawn(counts)}", where)
     entries = [style.line(f"P > {tau:g}", colour, marker="o") for tau, colour in _colours().items()]
     entries.append(style.line(f"at an excess loss of {MATCHED:g}", marker="o", markerfacecolor="white", linestyle=":"))
-    entries.append(style.line("fewer than 2 % per doubling", linewidth=6, alpha=0.3))
+    entries.append(style.ceiling_entry("ceiling at perfect fit"))
+    entries.append(style.line("a change by less than 2 % per doubling", linewidth=6, alpha=0.3))
     style.legend_below(figure, entries)
     return figure
 
@@ -90,9 +95,9 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
 def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return whether the claim holds, each finding, and what does not count."""
     found = _found(sweep, where)
-    out = {way.name: way.left_out() for way, _, matched, _ in found if not matched}
-    lines = [f"Left out as not fully fitted, {name}: {what}." for name, what in out.items() if what]
-    return "\n".join([told([finding for _, _, _, finding in found]), *lines])
+    along = {(way.world, way.name): way for way, _, matched, _ in found if not matched}
+    every = [finding for _, _, _, finding in found]
+    return "\n".join([told(every, concluded(every)), *told_left_out(along.values())])
 
 
 def _found(sweep: Path | SweepFolder, where: Where | None) -> list[tuple[Way, Any, bool, Finding]]:
@@ -118,7 +123,7 @@ def _found(sweep: Path | SweepFolder, where: Where | None) -> list[tuple[Way, An
                     ask.find(
                         f"{name}, P > {tau:g}",
                         bootstrap(way.slopes(_log(tau))),
-                        question=f"Do fully fitted models have fewer artifacts with P > {tau:g}, {_more(way)}?",
+                        question=f"Do fully fitted models have fewer artifacts with P > {tau:g}, {way.knob.more}?",
                         test=slope,
                         unit=f"log per {way.knob.per}",
                         least=LEAST,
@@ -133,7 +138,7 @@ def _found(sweep: Path | SweepFolder, where: Where | None) -> list[tuple[Way, An
                 ask.find(
                     f"{name}, confident share",
                     bootstrap(way.slopes("log/rate")),
-                    question=f"Is a smaller share of the unseen contexts confident (P > .5), {_more(way)}?",
+                    question=f"Is a smaller share of the unseen contexts confident (P > .5), {way.knob.more}?",
                     test=slope.replace("artifacts", "confident share"),
                     unit=f"log per {way.knob.per}",
                     least=LEAST,
@@ -195,28 +200,3 @@ def _log(threshold: float) -> str:
 
 def _colours() -> dict[float, Any]:
     return dict(zip(THRESHOLDS, style.shades(len(THRESHOLDS)), strict=True))
-
-
-def _more(way: Way) -> str:
-    return {
-        "wider": "the wider they are",
-        "longer": "the longer they train",
-        "more repeats": "the more often a tenth of the data is repeated",
-        "less decay": "the less their weights decay",
-    }[way.knob.name]
-
-
-def _draw_along(axes: Axes, way: Way, column: str, colour: Any, *, hollow: bool = False) -> list[int]:
-    """Draw a column's means along a way, and return how many runs stand behind each point."""
-    rows = way.counted
-    means = over_seeds(rows, ["level"], [column]).dropna(subset="mean")
-    if means.empty:
-        return []
-    if way.knob is LONGER:
-        axes.set_xscale("log")
-        style.draw_band(axes, means, "level", colour=colour)
-        return [int(means["runs"].max())]
-    style.log_x(axes, sorted(set(way.rows["level"])))
-    line = ":" if hollow else "-"
-    style.draw_means(axes, means, "level", colour=colour, hollow=[hollow] * len(means), linestyle=line)
-    return [int(runs) for runs in means["runs"]]
