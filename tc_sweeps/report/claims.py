@@ -10,17 +10,20 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import listed
+from tc_sweeps.report.frame import find_sweep, listed
 from tc_sweeps.report.intervals import LEVEL, Interval, spell
-from tc_sweeps.report.where import Where, name_where
+from tc_sweeps.report.where import Where, name_where, spell_where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
 HOLDS, FAILS, OPPOSITE, OPEN = "holds", "does not hold", "the opposite holds", "cannot be said"
@@ -99,6 +102,29 @@ class Asker:
         )
 
 
+Answer = TypeVar("Answer")
+
+
+def once(
+    judge: Callable[[SweepFolder, Where | None], Answer],
+) -> Callable[[Path | SweepFolder, Where | None], Answer]:
+    """Return a function of a sweep and a filter that judges each `SweepFolder` at hand once.
+
+    What is drawn, said and written of a sweep in one command are then of the same runs, read once.
+    """
+    answers: WeakKeyDictionary[SweepFolder, dict[str, Answer]] = WeakKeyDictionary()
+
+    @wraps(judge)
+    def judged_once(sweep: Path | SweepFolder, where: Where | None) -> Answer:
+        folder = find_sweep(sweep)
+        known = answers.setdefault(folder, {})
+        if (chosen := spell_where(where)) not in known:
+            known[chosen] = judge(folder, where)
+        return known[chosen]
+
+    return judged_once
+
+
 # ----------------------------------------------------------------------------------------------------------- statistics
 
 
@@ -107,7 +133,7 @@ def mean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.mean(values, axis=axis))
 
 
-def bootstrap(*samples: Sequence[float] | np.ndarray, statistic: Callable[..., np.ndarray] = mean) -> Interval:
+def bootstrap(*samples: ArrayLike, statistic: Callable[..., np.ndarray] = mean) -> Interval:
     """Return a statistic of one value per unit (or several: paired samples) with its 95 % bootstrap interval.
 
     `statistic` takes the samples and the axis of the units. Units are resampled 9,999 times, always alike; the interval

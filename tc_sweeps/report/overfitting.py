@@ -34,9 +34,14 @@ class Knob(NamedTuple):
     more: str  # what is more overfitting, in words
 
     @property
-    def per(self) -> str:
+    def step(self) -> str:
         """A step towards overfitting, of which `Way.slopes` are per one."""
-        return f"{'doubling' if self.sign > 0 else 'halving'} of {self.axis}"
+        return "doubling" if self.sign > 0 else "halving"
+
+    @property
+    def per(self) -> str:
+        """The same with what is doubled or halved."""
+        return f"{self.step} of {self.axis}"
 
 
 WIDER = Knob("wider", "model.width", "the width", 1, "the wider models are")

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.claims import Asker, Finding, bootstrap, concluded, draw_effects, told
-from tc_sweeps.report.frame import find_sweep, load_curves, load_finished, load_survival, over_seeds
+from tc_sweeps.report.claims import Asker, Finding, bootstrap, concluded, draw_effects, once, told
+from tc_sweeps.report.frame import load_curves, load_finished, load_survival, over_seeds
 from tc_sweeps.report.intervals import what_is_drawn
 from tc_sweeps.report.overfitting import EXCESS, Way, draw_along, matched_ways, told_left_out, ways
 from tc_sweeps.report.where import Where
@@ -100,9 +100,9 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     return "\n".join([told(every, concluded(every)), *told_left_out(along.values())])
 
 
-def _found(sweep: Path | SweepFolder, where: Where | None) -> list[tuple[Way, Any, bool, Finding]]:
+@once
+def _found(folder: SweepFolder, where: Where | None) -> list[tuple[Way, Any, bool, Finding]]:
     """Return each finding with its way, the colour of its threshold (None: of no threshold), whether at matched fit."""
-    folder = find_sweep(sweep)
     evaluations = _evaluations(folder, where)
     ask = Asker("a", folder, where)
     matched = {way.name: way for way in matched_ways(evaluations, MATCHED, [_log(tau) for tau in THRESHOLDS])}
@@ -125,7 +125,7 @@ def _found(sweep: Path | SweepFolder, where: Where | None) -> list[tuple[Way, An
                         bootstrap(way.slopes(_log(tau))),
                         question=f"Do fully fitted models have fewer artifacts with P > {tau:g}, {way.knob.more}?",
                         test=slope,
-                        unit=f"log per {way.knob.per}",
+                        unit=f"log per {way.knob.step}",
                         least=LEAST,
                     ),
                 )
@@ -140,7 +140,7 @@ def _found(sweep: Path | SweepFolder, where: Where | None) -> list[tuple[Way, An
                     bootstrap(way.slopes("log/rate")),
                     question=f"Is a smaller share of the unseen contexts confident (P > .5), {way.knob.more}?",
                     test=slope.replace("artifacts", "confident share"),
-                    unit=f"log per {way.knob.per}",
+                    unit=f"log per {way.knob.step}",
                     least=LEAST,
                     decides=False,
                 ),
@@ -160,7 +160,7 @@ def _found(sweep: Path | SweepFolder, where: Where | None) -> list[tuple[Way, An
                         bootstrap(at_fit.slopes(_log(tau))),
                         question=f"And with P > {tau:g} where the excess loss first is {MATCHED:g} nats per sentence?",
                         test=slope,
-                        unit=f"log per {way.knob.per}",
+                        unit=f"log per {way.knob.step}",
                         least=LEAST,
                         decides=False,
                     ),

@@ -27,9 +27,10 @@ from tc_sweeps.report.claims import (
     concluded,
     draw_effects,
     judged,
+    once,
     told,
 )
-from tc_sweeps.report.frame import find_sweep, load_curves, load_finished
+from tc_sweeps.report.frame import load_curves, load_finished
 from tc_sweeps.report.intervals import Interval, spell, what_is_drawn
 from tc_sweeps.report.overfitting import Way, draw_along, told_left_out, ways
 from tc_sweeps.report.where import Where
@@ -47,15 +48,15 @@ class _Judged(NamedTuple):
     """What one way in one world came to."""
 
     way: Way
-    findings: dict[str, Finding]  # by the part of the error; the verdict on the claim stands with the silent part
+    findings: dict[str, Finding]  # by the part of the error; the verdict on the claim stands with the whole
 
 
 def findings(sweep: Path | SweepFolder, where: Where | None = None) -> list[Finding]:
     """Return along each way to overfit how the error changes, and how its two parts do.
 
-    The verdict on the claim stands with the silent part: whether the error rises, and mostly by silence.
+    The verdict on the claim stands with the whole error: whether it rises, and mostly by silence.
     """
-    return [finding for judged_way in _judged(sweep, where) for finding in judged_way.findings.values()]
+    return [finding for one in _judged(sweep, where) for finding in one.findings.values()]
 
 
 @style.styled
@@ -105,57 +106,42 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     return "\n".join([told(every, concluded(every)), *told_left_out(one.way for one in found)])
 
 
-def _judged(sweep: Path | SweepFolder, where: Where | None) -> list[_Judged]:
-    folder = find_sweep(sweep)
+@once
+def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
     ask = Asker("b", folder, where)
     found = []
     for way in ways(_evaluations(folder, where)):
         slopes = {column: way.slopes(column) for column in PARTS}
         effects = {column: bootstrap(values) for column, values in slopes.items()}
         more_silent = bootstrap(slopes[SILENT] - slopes[WRONG])
-        share = bootstrap(slopes[SILENT], slopes[ERROR], statistic=_quotient_of_means)
-        test = f"slope of the share of held-out contexts per {way.knob.per} by least squares, seed by seed"
-        unit = f"per {way.knob.per}"
-        name = f"{way.world}, {way.name}"
         rises = judged(effects[ERROR], LEAST)
-        because = because_of_silence(rises, more_silent)
-        explained = f" ({_percent(share)} of the rise)" if rises == HOLDS else ""
-        found.append(
-            _Judged(
-                way,
-                {
-                    ERROR: ask.find(
-                        f"{name}: error",
-                        effects[ERROR],
-                        question=f"Does the error 1 - recall rise, {way.knob.more}?",
-                        test=test,
-                        unit=unit,
-                        least=LEAST,
-                        decides=False,
-                    ),
-                    SILENT: ask.find(
-                        f"{name}: silent",
-                        effects[SILENT],
-                        question="Does the error rise, more for want of artifacts than by wrong ones?",
-                        test=f"{test}; the silent slope against the wrong one",
-                        unit=f"{unit}{explained}",
-                        least=LEAST,
-                        verdict=because,
-                    ),
-                    WRONG: ask.find(
-                        f"{name}: wrong",
-                        effects[WRONG],
-                        question="The other part: does the share with a wrong artifact rise?",
-                        test=test,
-                        unit=unit,
-                        least=LEAST,
-                        decides=False,
-                    ),
-                },
+        name, unit = f"{way.world}, {way.name}", f"per {way.knob.step}"
+        explained = ""
+        if rises == HOLDS:
+            share = bootstrap(slopes[SILENT], slopes[ERROR], statistic=_quotient_of_means)
+            explained = f", {spell(100 * share.mean, 100 * share.low, 100 * share.high)} % of it silent"
+        test = f"slope of the share of held-out contexts per {way.knob.per} by least squares, seed by seed"
+        about = {
+            ERROR: f"Does the error 1 - recall rise, {way.knob.more}, and more by silence than by wrong artifacts?",
+            SILENT: "Its first part: does the share of held-out contexts without any artifact rise?",
+            WRONG: "Its second part: does the share of held-out contexts with a wrong artifact rise?",
+        }
+        answers = {}
+        for column, (part, _) in PARTS.items():
+            whole = column == ERROR
+            answers[column] = ask.find(
+                name if whole else f"{name}: {part}",
+                effects[column],
+                question=about[column],
+                test=f"{test}; then the silent slope less the wrong one" if whole else test,
+                unit=f"{unit}{explained}" if whole else unit,
+                least=LEAST,
+                verdict=because_of_silence(rises, more_silent) if whole else None,
+                decides=whole,
             )
-        )
+        found.append(_Judged(way, answers))
     if not found:
-        raise ConfigError(f"The sweep '{folder.path.name}' turns no knob of claim (b): see experiment=claim_b.")
+        raise ConfigError(f"The sweep '{folder.name}' turns no knob of claim (b): see experiment=claim_b.")
     return found
 
 
@@ -193,7 +179,3 @@ def _evaluations(sweep: SweepFolder, where: Where | None) -> pd.DataFrame:
 
 def _quotient_of_means(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(part.mean(axis=axis) / whole.mean(axis=axis))
-
-
-def _percent(share: Interval) -> str:
-    return f"{spell(100 * share.mean, 100 * share.low, 100 * share.high)} %"

@@ -30,9 +30,10 @@ from tc_sweeps.report.claims import (
     bootstrap,
     concluded,
     draw_effects,
+    once,
     told,
 )
-from tc_sweeps.report.frame import config_keys, find_sweep, fully_fitted, load_finished, over_seeds, split, swept_keys
+from tc_sweeps.report.frame import config_keys, fully_fitted, load_finished, over_seeds, split, swept_keys
 from tc_sweeps.report.intervals import Interval
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -138,8 +139,8 @@ def closer(effect: Interval) -> str:
     return HOLDS if effect.above(0) else OPPOSITE if effect.below(0) else FAILS
 
 
-def _judged(sweep: Path | SweepFolder, where: Where | None) -> _Data:
-    folder = find_sweep(sweep)
+@once
+def _judged(folder: SweepFolder, where: Where | None) -> _Data:
     sets, unfitted = _sets(folder, where)
     ask = Asker("c", folder, where, over="data sets")
     found = []
@@ -152,7 +153,7 @@ def _judged(sweep: Path | SweepFolder, where: Where | None) -> _Data:
                 effect,
                 question=f"Is the test error the lower, the closer R(D + T) is to R(D) ({name})?",
                 test=test,
-                unit="(rank correlation of ratio and error)",
+                unit="correlation",
                 least=LEAST,
                 verdict=correlated(effect),
             )
@@ -178,7 +179,7 @@ def _judged(sweep: Path | SweepFolder, where: Where | None) -> _Data:
             effect,
             question="The same of the difference R(D + T) - R(D), in all worlds?",
             test=test.replace("R(D + T) / R(D)", "R(D + T) - R(D)"),
-            unit="(rank correlation of difference and error)",
+            unit="correlation",
             least=LEAST,
             verdict=correlated(effect),
             decides=False,
@@ -194,8 +195,8 @@ def _sets(sweep: SweepFolder, where: Where | None) -> tuple[pd.DataFrame, int]:
     known = runs[needed].notna().all(axis=1) if set(needed) <= set(runs) else pd.Series(False, index=runs.index)
     if not known.any():
         raise ConfigError(
-            f"No run of the sweep '{sweep.name}' has effective ranks and held-out n-grams: set rank.effective=true in a "
-            "world that has a truth, as experiment=claim_c does."
+            f"No run of the sweep '{sweep.name}' has effective ranks and held-out n-grams: set rank.effective=true in "
+            "a world that has a truth, as experiment=claim_c does."
         )
     keys = [name for name in config_keys(runs) if name.startswith("data.")]
     runs = runs[known].assign(fits=fully_fitted(runs[known]))

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.claims import Asker, Finding, bootstrap, concluded, draw_effects, judged, told
+from tc_sweeps.report.claims import Asker, Finding, bootstrap, concluded, draw_effects, judged, once, told
 from tc_sweeps.report.figures.tradeoff import RECALL, SHARE, WRONG, Trade, draw_trade, slopes, tilts, trades_of
-from tc_sweeps.report.frame import find_sweep, fully_fitted, load_finished, over_seeds, split
+from tc_sweeps.report.frame import fully_fitted, load_finished, over_seeds, split
 from tc_sweeps.report.intervals import Interval, what_is_drawn
 from tc_sweeps.report.overfitting import counts
 from tc_sweeps.report.where import Where
@@ -101,8 +101,8 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     return told(found, concluded(found))
 
 
-def _worlds(sweep: Path | SweepFolder, where: Where | None) -> list[_World]:
-    folder = find_sweep(sweep)
+@once
+def _worlds(folder: SweepFolder, where: Where | None) -> list[_World]:
     ask = Asker("d", folder, where)
     runs = load_finished(folder, where)
     level = runs[TAUGHT].astype(float).where(runs[METHOD] == "unsupported", 0.0)
@@ -127,7 +127,7 @@ def _found(ask: Asker, trade: Trade) -> list[Finding]:
             bootstrap(removed),
             question=f"Are there fewer hallucinations where {share:g} of the contexts outside the data are taught?",
             test="share of the hallucinations that the same seed has without the token, which are gone",
-            unit="of the hallucinations removed",
+            unit="removed",
             least=LEAST_REMOVED,
         )
         for share, removed in zip(trade.strengths, trade.removed.T, strict=True)
@@ -140,8 +140,8 @@ def _found(ask: Asker, trade: Trade) -> list[Finding]:
             f"{trade.world}, recall lost",
             cost,
             question="Is it selective: is less recall lost than in proportion to the hallucinations removed?",
-            test="share of recall lost per share of hallucinations removed, by least squares from no token on; against 1",
-            unit="of recall per hallucination removed (1: in proportion)",
+            test="share of recall lost per share of hallucinations removed, least squares line through none; against 1",
+            unit="lost per removed",
             least=LEAST_SPARED,
             verdict=judged(spared, LEAST_SPARED),
             decides=False,
@@ -152,8 +152,8 @@ def _found(ask: Asker, trade: Trade) -> list[Finding]:
             f"{trade.world}, precision",
             tilt,
             question="Is it selective: do the artifacts that are left have a higher precision?",
-            test="change of precision per share of hallucinations removed, by least squares from no token on",
-            unit="of precision for all removed",
+            test="change of precision per share of hallucinations removed, least squares line through none",
+            unit="per all removed",
             least=LEAST_PRECISION,
             decides=False,
         )
