@@ -16,7 +16,7 @@ from test_figures import check
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import draw_experiment
-from tc_sweeps.report.figures import capacity
+from tc_sweeps.report.figures import capacity, head_widths, rank_peak
 from tc_sweeps.report.seeds import by_seed, greatest, slopes
 
 # ---------------------------------------------------------------------------------------------------------------- seeds
@@ -67,7 +67,7 @@ def test_head_widths_find_a_planted_slope_and_the_ratio_of_two_widths(outputs: P
 
 def test_head_widths_tell_where_facts_turn(outputs: Path) -> None:
     made.head_widths_sweep(outputs, lambda qk, vo: 100 * min(vo, 5) + 100 * min(qk, 3))
-    first, _, told, *_ = draw_experiment("head_widths").verdict.splitlines()
+    first, _, told, *_ = head_widths.verdict(outputs / "head_widths").splitlines()
     assert first.endswith("holds.")
     assert "most are 700 at 0.5; only up to a share of 0.5 [0.5, 0.5] (where a seed has most), beyond which" in told
 
@@ -75,14 +75,14 @@ def test_head_widths_tell_where_facts_turn(outputs: Path) -> None:
 @pytest.mark.parametrize(("weight", "answer"), [(0.0, "does not hold."), (-20.0, "does not hold.")])
 def test_head_widths_of_no_or_the_opposite_effect_do_not_hold(outputs: Path, weight: float, answer: str) -> None:
     made.head_widths_sweep(outputs, lambda qk, vo: 300 + weight * (vo - qk))
-    first, second, *_ = draw_experiment("head_widths").verdict.splitlines()
+    first, second, *_ = head_widths.verdict(outputs / "head_widths").splitlines()
     assert first.endswith(answer)
     assert second.endswith(answer)
 
 
 def test_head_widths_of_few_seeds_are_not_judged(outputs: Path) -> None:
     made.head_widths_sweep(outputs, lambda qk, vo: 300 + 20 * vo, seeds=3)
-    first, second, *_ = draw_experiment("head_widths").verdict.splitlines()
+    first, second, *_ = head_widths.verdict(outputs / "head_widths").splitlines()
     assert first.endswith("cannot be said from these runs.")
     assert second.endswith("cannot be said from these runs.")
 
@@ -113,19 +113,19 @@ def test_capacity_finds_planted_bits_per_parameter_in_proportion(outputs: Path) 
 @pytest.mark.parametrize(("power", "words"), [(0.5, "grows more slowly than all"), (1.5, "grows faster than all")])
 def test_capacity_tells_other_powers_from_proportion(outputs: Path, power: float, words: str) -> None:
     made.capacity_sweep(outputs, lambda parameters: 60 * parameters**power / 1280 ** (power - 0.5))
-    assert words in draw_experiment("capacity").verdict
+    assert words in capacity.verdict(outputs / "capacity")
 
 
 def test_capacity_of_models_that_are_not_full_is_left_out(outputs: Path) -> None:
     made.capacity_sweep(outputs, lambda parameters: 2 * parameters, shares=(0.3, 0.7, 0.9))
-    drawing = draw_experiment("capacity")
+    drawing = draw_experiment("capacity")  # of which the last panel is empty
     assert drawing.verdict.startswith("How capacity goes with size cannot be said: fewer than two sizes are full.")
     assert drawing.verdict.count("left out, since it still stores more with more triples.") == 3
 
 
 def test_capacity_of_few_seeds_is_not_judged(outputs: Path) -> None:
     made.capacity_sweep(outputs, lambda parameters: 2 * parameters, seeds=2)
-    verdict = draw_experiment("capacity").verdict
+    verdict = capacity.verdict(outputs / "capacity")
     assert "(too few seeds to judge) with all parameters" in verdict
     assert "agrees with" not in verdict
 
@@ -175,17 +175,17 @@ def test_rank_peak_finds_a_planted_peak_at_the_effective_rank(outputs: Path) -> 
 )
 def test_rank_peaks_elsewhere_or_none_do_not_hold(outputs: Path, rate: Callable[[float], float], words: str) -> None:
     made.rank_peak_sweep(outputs, rate, effective={"random": 4})
-    verdict = draw_experiment("rank_peak").verdict
+    verdict = rank_peak.verdict(outputs / "rank_peak")
     assert verdict.startswith("Artifacts peak at the effective rank, within a factor of 1.5: does not hold.")
     assert words in verdict
 
 
 def test_rank_peak_of_few_seeds_or_unknown_rank_cannot_be_said(outputs: Path) -> None:
     made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4}, seeds=3)
-    verdict = draw_experiment("rank_peak").verdict
+    verdict = rank_peak.verdict(outputs / "rank_peak")
     assert "cannot be said from these runs." in verdict
     assert "(too few seeds to judge)" in verdict
-    without = draw_experiment("rank_peak", where={"model.rank": [2, 4, 8]}).verdict
+    without = rank_peak.verdict(outputs / "rank_peak", {"model.rank": [2, 4, 8]})
     assert "of unknown effective rank" in without
 
 

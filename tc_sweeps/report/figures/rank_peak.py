@@ -100,8 +100,9 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
         name = style.describe(values) or "all runs"
         for metric in (RATE, RIGHT):
             for kind, (x, label) in AXES.items():
-                table = by_seed(part[part[MODEL] == kind], x, metric)
-                if len(table) == 0 or table.shape[1] < 3:
+                of_kind = part[part[MODEL] == kind]
+                table = by_seed(of_kind, x, metric) if len(of_kind) else pd.DataFrame()
+                if table.empty or table.shape[1] < 3:
                     continue
                 peak = _peak(table)
                 told, answer = _compared(peak, _effective(part)) if kind == "cp" else (f", {_place(peak)}", None)
