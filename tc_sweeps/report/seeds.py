@@ -34,7 +34,7 @@ def slopes(table: pd.DataFrame, place: Callable[[np.ndarray], np.ndarray] = np.a
 
 def greatest(table: pd.DataFrame) -> np.ndarray:
     """Return where each row of `by_seed` is greatest, [S]: the first such place where several are alike."""
-    return table.columns.to_numpy(float)[table.to_numpy(float).argmax(axis=1)]
+    return np.asarray(table.columns.to_numpy(float)[table.to_numpy(float).argmax(axis=1)])
 
 
 def draw_along(axes: Axes, runs: pd.DataFrame, x: str, metric: str, *, colour: Any, **options: Any) -> list[int]:
