@@ -350,6 +350,17 @@ def report(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"No browser was found here: open {path.resolve()} in one yourself.")
 
 
+def claims(arguments: argparse.Namespace) -> None:
+    """Print and write what the sweeps at hand say of the paper's claims."""
+    from tc_sweeps.report import find_sweep, write_scorecard
+
+    card = write_scorecard(arguments.sweeps, every=arguments.all)
+    if card.path is None:
+        raise ConfigError(card.text)
+    print(card.text)
+    _tell_unseen([find_sweep(sweep, every=arguments.all) for sweep in card.sweeps])
+
+
 def artifacts(arguments: argparse.Namespace) -> None:
     """Print the most confident artifacts of a run."""
     from tc_sweeps.report import artifacts_text
@@ -496,6 +507,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     reported.add_argument("--open", action="store_true", help="open it in the browser")
     reported.set_defaults(function=report)
+    claimed = verbs.add_parser(
+        "claims",
+        parents=[planned],
+        help="say which of the paper's claims hold, with effects and intervals, and write claims.md",
+        description="Judge the paper's four claims from the sweeps of experiment=claim_a to claim_d: print a "
+        "scorecard, draw their figures, and write claims.md beside the sweeps, with question, test, effect, interval "
+        "and verdict of every part. Verdicts in brackets stand beside a claim and do not decide it. A claim without "
+        "runs is named with the command that makes them; where none has any the exit code is 1.",
+    )
+    claimed.add_argument(
+        "sweeps",
+        nargs="*",
+        metavar="SWEEP",
+        help="as elsewhere; without any, outputs/claim_a to claim_d, if they exist",
+    )
+    claimed.set_defaults(function=claims)
     ended = verbs.add_parser("cancel", parents=[sweep], help="end what a scheduler has of a sweep; its runs stay")
     ended.set_defaults(function=cancel)
     listed = verbs.add_parser(

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from tc_sweeps.report.curves import draw_xy
     from tc_sweeps.report.figures import Drawing, draw_experiment, experiments
     from tc_sweeps.report.html import write_report
+    from tc_sweeps.report.scorecard import Scorecard, write_scorecard
 
 __all__ = [
     "Drawing",
+    "Scorecard",
     "all_sweeps",
     "artifacts_text",
     "best_text",
@@ -39,6 +41,7 @@ __all__ = [
     "sweep_status",
     "swept_keys",
     "write_report",
+    "write_scorecard",
     "write_table",
 ]
 
@@ -47,5 +50,6 @@ def __getattr__(name: str) -> Any:
     """Load what draws when it is first asked for: tables need not wait for matplotlib."""
     if name not in __all__:
         raise AttributeError(f"module 'tc_sweeps.report' has no attribute {name!r}")
-    home = {"draw_xy": "curves", "write_report": "html"}.get(name, "figures")
+    homes = {"draw_xy": "curves", "write_report": "html", "Scorecard": "scorecard", "write_scorecard": "scorecard"}
+    home = homes.get(name, "figures")
     return getattr(import_module(f"tc_sweeps.report.{home}"), name)

@@ -263,10 +263,15 @@ def load_curves(sweep: Sweep, *, where: Where | None = None) -> pd.DataFrame:
 
 
 def load_survival(
-    sweep: Sweep, thresholds: Sequence[float] | None = None, *, where: Where | None = None
+    sweep: Sweep,
+    thresholds: Sequence[float] | None = None,
+    *,
+    where: Where | None = None,
+    over_training: bool = False,
 ) -> pd.DataFrame:
     """Return each run's survival curve at its last evaluation: one row per run and threshold (of those asked for).
 
+    With `over_training` at every evaluation, one row per `step` too; thresholds below 1/2 are read at the last alone.
     `count` is the number of artifacts with a probability above `threshold`, `ratio` that number per distinct training
     n-gram. Beside them stand the run's id, state, config keys and facts. Runs that never got to count are left out.
     `where` chooses runs as in `load_sweep`.
@@ -276,7 +281,7 @@ def load_survival(
     for run in _folders(sweep, runs):
         if (run.path / "survival.parquet").exists():
             survival = run.read_table("survival")
-            wanted = survival["step"] == survival["step"].max()
+            wanted = (survival["step"] == survival["step"].max()) | over_training
             if thresholds is not None:
                 wanted &= np.isclose(survival["threshold"].to_numpy()[:, None], thresholds).any(axis=1)
             tables.append(survival[wanted].assign(run_id=run.run_id))

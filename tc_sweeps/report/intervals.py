@@ -16,6 +16,7 @@ SHARES = [  # in [0, 1] by definition; hallucinations per context can be more th
     *("train/accuracy", "test/accuracy", "artifacts/unseen_confident_rate", "artifacts/labelled_share"),
     *("generalization/recall", "generalization/attainable_recall", "hallucination/share", "abstention/rate"),
     *("judge/generalization/recall", "judge/hallucination/share", "judge/abstention/rate"),
+    "right completions",  # of the unseen contexts, in the figure of rank_peak
 ]
 
 

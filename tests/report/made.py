@@ -135,11 +135,15 @@ def begun_run(
 
 
 def finished_run(
-    outputs: Path, sweep: str, overrides: Mapping[str, Any], evaluations: Mapping[int, Mapping[str, float]]
+    outputs: Path,
+    sweep: str,
+    overrides: Mapping[str, Any],
+    evaluations: Mapping[int, Mapping[str, float]],
+    facts: Mapping[str, Any] | None = None,
 ) -> RunFolder:
     """A run with the metrics of each evaluation given by step; those that are not named are undefined."""
     run = begin(outputs, sweep, overrides)
-    run.write_facts(random_facts({}), None)
+    run.write_facts(dict(facts or random_facts({})), None)
     for step, metrics in evaluations.items():
         run.add_row(step, dict.fromkeys(METRICS, float("nan")) | metrics)
     run.finish({"weight": np.zeros(2, dtype=np.float32)})
@@ -257,3 +261,96 @@ def kinships_sweep(outputs: Path, *, together: bool = True, seeds: Sequence[int]
                     outputs, "kinships", overrides, recall=recall + 0.03 * (width == 64), together=together
                 )
     return outputs / "kinships"
+
+
+def head_widths_sweep(
+    outputs: Path, facts: Callable[[int, int], float], *, seeds: int = 10, sizes: Sequence[int] = (1500,)
+) -> Path:
+    """Head widths at equal parameters and one at a time, which store `facts(qk, vo)` give or take a seed's noise."""
+    equal = [(7, 1), (6, 2), (4, 4), (2, 6), (1, 7)]
+    for size in sizes:
+        for seed in range(seeds):
+            noise = 4 * np.random.default_rng(seed).standard_normal()
+            for qk, vo in [*equal, (1, 4), (2, 4), (8, 4), (4, 1), (4, 2), (4, 8)]:
+                overrides = {
+                    "data.vocab_size": 64,
+                    "data.num_sentences": size,
+                    "model.width": 16,
+                    "model.qk_width": qk,
+                    "model.vo_width": vo,
+                    "seed": seed,
+                }
+                stored = facts(qk, vo) + noise
+                metrics = {
+                    "train/above_threshold": stored,
+                    "train/accuracy": stored / size,
+                    "artifacts/per_ngram": stored / size,
+                    "artifacts/unseen_confident_rate": stored / size,
+                }
+                known = random_facts(overrides) | {"model/non_embedding_parameters": 2 * 16 * 4 * (qk + vo)}
+                finished_run(outputs, "head_widths", overrides, {1000: metrics}, known)
+    return outputs / "head_widths"
+
+
+def capacity_sweep(
+    outputs: Path, bits: Callable[[int], float], *, seeds: int = 10, shares: Sequence[float] = (0.3, 0.7, 1.3, 1.6)
+) -> Path:
+    """Models of several sizes that store `bits(parameters)` at most, trained on data of so many shares of that."""
+    for width in (4, 8, 16):
+        known = random_facts({"data.vocab_size": 64, "model.width": width})
+        most = bits(known["model/parameters"])
+        for seed in range(seeds):
+            noise = 1 + 0.01 * np.random.default_rng(seed).standard_normal()
+            for share in shares:
+                size = round(share * most / 6)
+                overrides = {
+                    "data.vocab_size": 64,
+                    "data.num_sentences": size,
+                    "model.width": width,
+                    "objective.positions": "last",
+                    "seed": seed,
+                }
+                stored = min(6.0 * size, most) * noise if share > 1 else 6.0 * size
+                # Beyond its capacity a model knows more and more facts by half.
+                told = stored / 6 if share <= 1 else stored / 6 / share
+                metrics = {
+                    "train/loss": max(0.0, (6 - stored / size) * np.log(2)),
+                    "train/above_threshold": round(told),
+                    "train/accuracy": told / size,
+                    "artifacts/per_ngram": 1.0,
+                    "artifacts/unseen_confident_rate": float(np.exp(-((share - 0.7) ** 2))),
+                }
+                finished_run(outputs, "capacity", overrides, {2000: metrics}, known | {"corpus/train_ngrams": size})
+    return outputs / "capacity"
+
+
+def rank_peak_sweep(
+    outputs: Path,
+    rate: Callable[[float], float],
+    *,
+    effective: Mapping[str, float],
+    seeds: int = 10,
+    ranks: Sequence[int] = (1, 2, 4, 6, 8, 16, 32),
+) -> Path:
+    """CP tensors whose rate of artifacts is `rate(rank / effective rank)`, by world, and a few transformers."""
+    for world, least in effective.items():
+        for seed in range(seeds):
+            noise = 0.01 * np.random.default_rng(seed).standard_normal()
+            for key, value in [*(("rank", rank) for rank in ranks), *(("width", width) for width in (4, 8, 16))]:
+                confident = rate(value / least) + noise
+                overrides = {
+                    "data.name": world,
+                    "data.vocab_size": 64,
+                    "data.num_sentences": 400,
+                    "model.name": "cp" if key == "rank" else "transformer",
+                    f"model.{key}": value,
+                    "seed": seed,
+                }
+                metrics = {"train/accuracy": min(1.0, value / least), "artifacts/unseen_confident_rate": confident}
+                if world == "latent":
+                    metrics["generalization/count"] = 0.5 * confident * (64**2 - 400)
+                known = random_facts({"data.vocab_size": 64, "data.num_sentences": 400})
+                # One run of a data set knows its effective rank.
+                of_data = {"rank/effective": least} if (key, value) == ("rank", 1) else {}
+                finished_run(outputs, "rank_peak", overrides, {1000: metrics}, known | of_data)
+    return outputs / "rank_peak"

@@ -80,9 +80,9 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
         _draw_frontier(upper, inside)
         for trade in inside:
             marker = style.MARKERS[methods.index(trade.method) % len(style.MARKERS)]
-            _draw_trade(upper, trade.removed, trade.kept, colours[trade.method], marker, start=1.0, most=np.inf)
+            draw_trade(upper, trade.removed, trade.kept, colours[trade.method], marker, start=1.0, most=np.inf)
             before = float(np.nanmean(trade.precision_before))
-            _draw_trade(lower, trade.removed, trade.precision, colours[trade.method], marker, start=before, most=1.0)
+            draw_trade(lower, trade.removed, trade.precision, colours[trade.method], marker, start=before, most=1.0)
         lower.axhline(float(np.nanmean(inside[0].precision_before)), color=style.GREY, linestyle="--", linewidth=1)
         upper.set_title(world)
         lower.set_xlabel("share of hallucinations removed", color=style.HALLUCINATION)
@@ -119,7 +119,7 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
             answers.append("removes none")
             sentences.append(f"{name}: removes no hallucinations ({most:.0%} at most).")
             continue
-        slope, tilt = student_t(_slopes(trade.removed, 1 - trade.kept)), student_t(_tilts(trade))
+        slope, tilt = student_t(slopes(trade.removed, 1 - trade.kept)), student_t(tilts(trade))
         volume = student_t(map(hypervolume, trade.removed, trade.kept))
         answers.append(_compared(slope))
         flat.append("rises" if tilt.above(0) else "falls" if tilt.below(0) else FLAT)
@@ -157,11 +157,18 @@ def hypervolume(removed: np.ndarray, kept: np.ndarray) -> float:
 
 
 def _trades(sweep: Path | SweepFolder, where: Where | None) -> list[Trade]:
-    """Return what every method does in every world, of the seeds that have a run at each of its strengths."""
-    runs = load_finished(sweep, where)
+    """Return the trades of the finished runs of a sweep."""
+    return trades_of(load_finished(sweep, where), sweep.name)
+
+
+def trades_of(runs: pd.DataFrame, sweep: str) -> list[Trade]:
+    """Return what every method does in every world, of the seeds that have a run at each of its strengths.
+
+    `runs` are finished runs of the sweep of that name. Raises `ConfigError` where nothing can be compared.
+    """
     if RECALL not in runs or not runs[RECALL].notna().any() or not runs[WRONG].notna().any():
         raise ConfigError(
-            f"No run of the sweep '{sweep.name}' has held-out n-grams and labelled contexts: choose a world with both."
+            f"No run of the sweep '{sweep}' has held-out n-grams and labelled contexts: choose a world with both."
         )
     runs = _with_methods(runs)
     _require_one_by_one(runs)
@@ -191,7 +198,7 @@ def _trades(sweep: Path | SweepFolder, where: Where | None) -> list[Trade]:
             )
     if not trades:
         raise ConfigError(
-            f"The sweep '{sweep.name}' has no method to compare with runs of the same seeds without any: sweep the "
+            f"The sweep '{sweep}' has no method to compare with runs of the same seeds without any: sweep the "
             "strength of one, as experiment=tradeoff does."
         )
     return trades
@@ -232,17 +239,17 @@ def _with_methods(runs: pd.DataFrame) -> pd.DataFrame:
 # ----------------------------------------------------------------------------------------------------------- statistics
 
 
-def _tilts(trade: Trade) -> np.ndarray:
+def tilts(trade: Trade) -> np.ndarray:
     """Return each seed's change of precision per share of hallucinations removed, [S].
 
     At strengths that leave no artifact there is no precision, and they say nothing.
     """
     change = trade.precision - trade.precision_before[:, None]
     told = ~np.isnan(change)
-    return _slopes(np.where(told, trade.removed, 0.0), np.where(told, change, 0.0))
+    return slopes(np.where(told, trade.removed, 0.0), np.where(told, change, 0.0))
 
 
-def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the slope of each row's least squares line through the origin."""
     return np.asarray((x * y).sum(1) / (x * x).sum(1))
 
@@ -250,7 +257,7 @@ def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 # -------------------------------------------------------------------------------------------------------------- drawing
 
 
-def _draw_trade(
+def draw_trade(
     axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, marker: str, *, start: float, most: float
 ) -> None:
     """Draw the means of a trade from its start, with bars in both directions.

@@ -1,0 +1,239 @@
+"""What the paper's four claims (its section 4.3) are judged by: effects with bootstrap intervals, and verdicts.
+
+A claim is tested by one experiment, whose file states the question before any data. Its figure's module has
+`findings(sweep, where)`: one `Finding` per part of the question.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from tc_sweeps.report import style
+from tc_sweeps.report.frame import find_sweep, listed
+from tc_sweeps.report.intervals import LEVEL, Interval, spell
+from tc_sweeps.report.where import Where, name_where, spell_where
+from tc_sweeps.store.sweep_folder import SweepFolder
+
+HOLDS, FAILS, OPPOSITE, OPEN = "holds", "does not hold", "the opposite holds", "cannot be said"
+LEAST_SEEDS = 10  # units; a bootstrap of fewer has intervals that are too narrow
+RESAMPLES = 9_999
+HOW = "95 % bootstrap interval (BCa)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one part of a claim's question came to; `decides`: whether the verdict on the claim rests on it."""
+
+    claim: str  # its letter
+    part: str
+    question: str
+    test: str
+    effect: float
+    low: float
+    high: float
+    unit: str
+    seeds: int  # units behind the effect: seeds, or data sets
+    verdict: str
+    figure: Path
+    command: str
+    decides: bool = True
+    over: str = "seeds"  # what the units are called
+
+    @property
+    def interval(self) -> str:
+        """The effect and its interval, as one reads them."""
+        return spell(self.effect, self.low, self.high) or "-"
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.verdict}, {self.interval} {self.unit} ({self.seeds} {self.over})"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Makes the findings of one claim from the runs of one sweep."""
+
+    claim: str
+    sweep: SweepFolder
+    where: Where | None
+    over: str = "seeds"
+
+    def find(
+        self,
+        part: str,
+        effect: Interval,
+        *,
+        question: str,
+        test: str,
+        unit: str,
+        least: float,
+        decides: bool = True,
+        verdict: str | None = None,
+    ) -> Finding:
+        """Return the finding of a part: `verdict`, or that of `judged(effect, least)`."""
+        experiment = f"claim_{self.claim}"
+        name = f"{experiment}{name_where(self.where, every=self.sweep.every)}.png"
+        return Finding(
+            claim=self.claim,
+            part=part,
+            question=question,
+            test=f"{test}; {HOW}",
+            effect=effect.mean,
+            low=effect.low,
+            high=effect.high,
+            unit=unit,
+            seeds=effect.seeds,
+            verdict=verdict or judged(effect, least),
+            figure=self.sweep.path / "figures" / name,
+            command=f"python -m tc_sweeps -m experiment={experiment}",
+            decides=decides,
+            over=self.over,
+        )
+
+
+Answer = TypeVar("Answer")
+
+
+def once(
+    judge: Callable[[SweepFolder, Where | None], Answer],
+) -> Callable[[Path | SweepFolder, Where | None], Answer]:
+    """Return a function of a sweep and a filter that judges each `SweepFolder` at hand once.
+
+    What is drawn, said and written of a sweep in one command are then of the same runs, read once.
+    """
+    answers: WeakKeyDictionary[SweepFolder, dict[str, Answer]] = WeakKeyDictionary()
+
+    @wraps(judge)
+    def judged_once(sweep: Path | SweepFolder, where: Where | None) -> Answer:
+        folder = find_sweep(sweep)
+        known = answers.setdefault(folder, {})
+        if (chosen := spell_where(where)) not in known:
+            known[chosen] = judge(folder, where)
+        return known[chosen]
+
+    return judged_once
+
+
+# ----------------------------------------------------------------------------------------------------------- statistics
+
+
+def mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return means along an axis."""
+    return np.asarray(np.mean(values, axis=axis))
+
+
+def bootstrap(*samples: ArrayLike, statistic: Callable[..., np.ndarray] = mean) -> Interval:
+    """Return a statistic of one value per unit (or several: paired samples) with its 95 % bootstrap interval.
+
+    `statistic` takes the samples and the axis of the units. Units are resampled 9,999 times, always alike; the interval
+    is BCa (Efron 1987), or that of percentiles where BCa is undefined, as for equal values. There is none for fewer
+    than two units; a unit with an undefined value (NaN) is left out.
+    """
+    values = [np.asarray(sample, dtype=float) for sample in samples]
+    told = np.all([np.isfinite(value) for value in values], axis=0)
+    values = [value[told] for value in values]
+    units = int(told.sum())
+    if not units:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    effect = float(statistic(*values, axis=-1))
+    if units < 2:
+        return Interval(effect, math.nan, math.nan, units)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of samples that are degenerate
+        found = stats.bootstrap(
+            values,
+            statistic,
+            n_resamples=RESAMPLES,
+            batch=max(1, 2_000_000 // units),
+            paired=True,
+            vectorized=True,
+            confidence_level=LEVEL,
+            method="BCa",
+            rng=np.random.default_rng(0),
+        )
+    low, high = map(float, found.confidence_interval)
+    if math.isnan(low) or math.isnan(high):
+        return percentiles(effect, found.bootstrap_distribution, units)
+    return Interval(effect, low, high, units)
+
+
+def percentiles(effect: float, resampled: np.ndarray, units: int) -> Interval:
+    """Return an effect with the middle 95 % of what it is when units are resampled."""
+    low, high = np.nanpercentile(resampled, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]).tolist()
+    return Interval(effect, low, high, units)
+
+
+def judged(effect: Interval, least: float) -> str:
+    """Return what an effect says of a claim; `least` is the smallest effect that counts, with the claim's sign.
+
+    holds: the interval lies on the claim's side of 0 and the effect is `least` or more. does not hold: the interval
+    excludes `least`; where it lies on the other side of 0, with an effect as large, the opposite holds. Cannot be said:
+    otherwise, and of fewer than 10 units.
+    """
+    if effect.seeds < LEAST_SEEDS or math.isnan(effect.low):
+        return OPEN
+    if least < 0:
+        effect, least = Interval(-effect.mean, -effect.high, -effect.low, effect.seeds), -least
+    if effect.low > 0 and effect.mean >= least:
+        return HOLDS
+    if effect.high < 0 and effect.mean <= -least:
+        return OPPOSITE
+    return FAILS if effect.high < least else OPEN
+
+
+def concluded(findings: Iterable[Finding]) -> str:
+    """Return the verdict on a whole claim: what the parts that decide it agree in, or on what it depends."""
+    by_verdict: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.decides:
+            by_verdict.setdefault(finding.verdict, []).append(finding.part)
+    told = {verdict: by_verdict[verdict] for verdict in (HOLDS, FAILS, OPPOSITE, OPEN) if verdict in by_verdict}
+    if not told:
+        return f"{OPEN.capitalize()}."
+    if len(told) == 1:
+        [verdict] = told
+        return f"{verdict.capitalize()}."
+    parts = "; ".join(f"{verdict} for {listed(parts)}" for verdict, parts in told.items())
+    if HOLDS in told:
+        return f"Depends: {parts}."
+    return f"{'Does not hold' if FAILS in told or OPPOSITE in told else OPEN.capitalize()}: {parts}."
+
+
+def told(findings: Sequence[Finding], conclusion: str) -> str:
+    """Return the verdict on a claim, in the first line, and its findings, a line each."""
+    lines = [conclusion, *(f"{finding}." for finding in findings)]
+    return "\n".join([*lines, f"Effects with their {HOW}; the rule stands in the experiment's file."])
+
+
+# -------------------------------------------------------------------------------------------------------------- drawing
+
+
+def draw_effects(axes: Axes, rows: Sequence[tuple[str, Finding, Any, bool]], *, least: float | None = None) -> None:
+    """Draw effects with their intervals as a column of points, from above: label, finding, colour, whether hollow.
+
+    The band around 0 are effects smaller than `least`, which do not count.
+    """
+    axes.axvline(0, color="black", linewidth=0.8)
+    if least is not None:
+        axes.axvspan(-abs(least), abs(least), color=style.GREY, alpha=0.15, linewidth=0)
+    for place, (_, finding, colour, hollow) in enumerate(rows):
+        if math.isnan(finding.effect):
+            continue
+        if not math.isnan(finding.low):
+            axes.plot([finding.low, finding.high], [place, place], color=colour, linewidth=1.2)
+        face = "white" if hollow else colour
+        axes.plot(finding.effect, place, marker="o", color=colour, markerfacecolor=face, linestyle="none")
+    axes.set_yticks(range(len(rows)), [f"{label} ({finding.seeds})" for label, finding, _, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")

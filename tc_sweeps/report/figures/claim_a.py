@@ -1,0 +1,202 @@
+"""Claim (a): do models have fewer artifacts the more they overfit? Four ways to, each with all else equal.
+
+The question, its unit, test and rule stand at the head of conf/experiment/claim_a.yaml.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tc_sweeps.config import ConfigError
+from tc_sweeps.report import style
+from tc_sweeps.report.claims import Asker, Finding, bootstrap, concluded, draw_effects, once, told
+from tc_sweeps.report.frame import load_curves, load_finished, load_survival, over_seeds
+from tc_sweeps.report.intervals import what_is_drawn
+from tc_sweeps.report.overfitting import EXCESS, Way, draw_along, matched_ways, told_left_out, ways
+from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
+
+CLAIM = "Overfitting leads to fewer artifacts (Sections 3.2 and 4.3a)."
+
+THRESHOLDS = (0.5, 0.9)
+MATCHED = 0.1  # nats per sentence of excess loss
+LEAST = -0.02  # of log(artifacts) per doubling: a fall by 2 %
+RATE = "artifacts/unseen_confident_rate"
+_LEAST_COUNT = 0.5  # no artifact is half of one: its logarithm is finite
+
+
+def findings(sweep: Path | SweepFolder, where: Where | None = None) -> list[Finding]:
+    """Return how the number of artifacts changes along each way to overfit, at both thresholds.
+
+    The last evaluations of fully fitted runs decide (over time, all since they are); artifacts at matched fit and the
+    share of confident unseen contexts stand beside them.
+    """
+    return [finding for _, _, _, finding in _found(sweep, where)]
+
+
+@style.styled
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
+    """Return artifacts, confident unseen contexts and excess loss along each way to overfit, and the effects below.
+
+    Points and bands are means over the seeds that count with 95 % Student t intervals; the effects are slopes of the
+    logarithm of the number of artifacts, with 95 % bootstrap intervals.
+    """
+    found = _found(sweep, where)
+    along = list({way.name: way for way, _, matched, _ in found if not matched}.values())
+    at_fit = {way.name: way for way, _, matched, _ in found if matched}
+    figure = style.new_figure(max(6.4, 1.2 + 2.5 * len(along)), 10.4)
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.1, 1])
+    grid = parts[0, 0].subplots(3, len(along), squeeze=False, sharey="row", sharex="col", height_ratios=[2, 1, 1])
+    counts = []
+    for column, way in enumerate(along):
+        top, middle, bottom = grid[:, column]
+        for threshold, colour in _colours().items():
+            counts += draw_along(top, way, _ratio(threshold), colour)
+            if way.name in at_fit:
+                draw_along(top, at_fit[way.name], _ratio(threshold), colour, hollow=True)
+        draw_along(middle, way, RATE, style.COLOURS[2])
+        draw_along(bottom, way, EXCESS, "black")
+        top.set_title(way.name)
+        for axes in (top, middle):
+            axes.set_xlabel("")
+        ceiling = way.counted.assign(
+            ceiling=lambda rows: (
+                rows["corpus/ceiling_at_perfect_fit"].astype(float) / rows["corpus/train_ngrams"].astype(float)
+            )
+        )
+        style.draw_ceiling(top, over_seeds(ceiling, ["level"], ["ceiling"]), "level", colour=style.GREY)
+    for axes in (*grid[0], *grid[2]):
+        style.log_y(axes)
+    grid[0, 0].set_ylabel("artifacts per training n-gram")
+    grid[1, 0].set_ylabel("confident share of\nunseen contexts")
+    grid[2, 0].set_ylabel("excess loss\n(nats per sentence)")
+    shown = [
+        (f"{way.name}{', matched fit' if matched else ''}", finding, colour, matched)
+        for way, colour, matched, finding in found
+        if "log" in finding.unit and colour is not None
+    ]
+    axes = parts[1, 0].subplots()
+    draw_effects(axes, shown, least=LEAST)
+    axes.set_xlabel("slope of log(artifacts) per doubling (decay: halving), mean and 95 % bootstrap interval")
+    style.headline(figure, f"fully fitted runs; {what_is_drawn(counts)}", where)
+    entries = [style.line(f"P > {tau:g}", colour, marker="o") for tau, colour in _colours().items()]
+    entries.append(style.line(f"at an excess loss of {MATCHED:g}", marker="o", markerfacecolor="white", linestyle=":"))
+    entries.append(style.ceiling_entry("ceiling at perfect fit"))
+    entries.append(style.line("a change by less than 2 % per doubling", linewidth=6, alpha=0.3))
+    style.legend_below(figure, entries)
+    return figure
+
+
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
+    """Return whether the claim holds, each finding, and what does not count."""
+    found = _found(sweep, where)
+    along = {(way.world, way.name): way for way, _, matched, _ in found if not matched}
+    every = [finding for _, _, _, finding in found]
+    return "\n".join([told(every, concluded(every)), *told_left_out(along.values())])
+
+
+@once
+def _found(folder: SweepFolder, where: Where | None) -> list[tuple[Way, Any, bool, Finding]]:
+    """Return each finding with its way, the colour of its threshold (None: of no threshold), whether at matched fit."""
+    evaluations = _evaluations(folder, where)
+    ask = Asker("a", folder, where)
+    matched = {way.name: way for way in matched_ways(evaluations, MATCHED, [_log(tau) for tau in THRESHOLDS])}
+    for way in matched.values():
+        for tau in THRESHOLDS:
+            way.rows[_ratio(tau)] = np.exp(way.rows[_log(tau)])
+    found = []
+    for way in ways(evaluations):
+        several = evaluations["data.name"].nunique() > 1
+        name = f"{way.world}, {way.name}" if several else way.name
+        slope = f"slope of log(artifacts) per {way.knob.per} by least squares, seed by seed"
+        for tau, colour in _colours().items():
+            found.append(
+                (
+                    way,
+                    colour,
+                    False,
+                    ask.find(
+                        f"{name}, P > {tau:g}",
+                        bootstrap(way.slopes(_log(tau))),
+                        question=f"Do fully fitted models have fewer artifacts with P > {tau:g}, {way.knob.more}?",
+                        test=slope,
+                        unit=f"log per {way.knob.step}",
+                        least=LEAST,
+                    ),
+                )
+            )
+        found.append(
+            (
+                way,
+                None,
+                False,
+                ask.find(
+                    f"{name}, confident share",
+                    bootstrap(way.slopes("log/rate")),
+                    question=f"Is a smaller share of the unseen contexts confident (P > .5), {way.knob.more}?",
+                    test=slope.replace("artifacts", "confident share"),
+                    unit=f"log per {way.knob.step}",
+                    least=LEAST,
+                    decides=False,
+                ),
+            )
+        )
+        if way.name not in matched:
+            continue
+        at_fit = matched[way.name]
+        for tau, colour in _colours().items():
+            found.append(
+                (
+                    at_fit,
+                    colour,
+                    True,
+                    ask.find(
+                        f"{name}, P > {tau:g}, matched fit",
+                        bootstrap(at_fit.slopes(_log(tau))),
+                        question=f"And with P > {tau:g} where the excess loss first is {MATCHED:g} nats per sentence?",
+                        test=slope,
+                        unit=f"log per {way.knob.step}",
+                        least=LEAST,
+                        decides=False,
+                    ),
+                )
+            )
+    if not found:
+        raise ConfigError(f"The sweep '{folder.path.name}' turns no knob of claim (a): see experiment=claim_a.")
+    return found
+
+
+def _evaluations(sweep: SweepFolder, where: Where | None) -> pd.DataFrame:
+    """Return the evaluations of the finished runs with artifacts per n-gram at each threshold, and logarithms."""
+    finished = load_finished(sweep, where)
+    survival = load_survival(sweep, THRESHOLDS, where=where, over_training=True)
+    if survival.empty:
+        raise ConfigError(f"No run of the sweep '{sweep.name}' has a survival curve: claim (a) cannot be judged.")
+    curves = load_curves(sweep, where=where)
+    curves = curves[curves["run_id"].isin(finished["run_id"])]
+    ngrams = curves["corpus/train_ngrams"].astype(float)
+    for tau in THRESHOLDS:
+        at = survival[np.isclose(survival["threshold"], tau)][["run_id", "step", "count"]]
+        counts = curves[["run_id", "step"]].merge(at, on=["run_id", "step"], how="left")["count"].to_numpy(float)
+        curves = curves.assign(
+            **{_ratio(tau): counts / ngrams, _log(tau): np.log(np.maximum(counts, _LEAST_COUNT) / ngrams)}
+        )
+    unseen = curves["corpus/contexts"].astype(float) - ngrams  # of functional data; only a floor under the logarithm
+    return curves.assign(**{"log/rate": np.log(np.maximum(curves[RATE], _LEAST_COUNT / unseen))})
+
+
+def _ratio(threshold: float) -> str:
+    return f"ratio/{threshold:g}"
+
+
+def _log(threshold: float) -> str:
+    return f"log/{threshold:g}"
+
+
+def _colours() -> dict[float, Any]:
+    return dict(zip(THRESHOLDS, style.shades(len(THRESHOLDS)), strict=True))

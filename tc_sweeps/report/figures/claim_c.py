@@ -1,0 +1,254 @@
+"""Claim (c): is the generalization error low where the test data hardly raise the effective rank of the training data?
+
+The question, its unit, test and rule stand at the head of conf/experiment/claim_c.yaml. In short: D are the training
+and T the held-out data; over data sets, Spearman's correlation of R(D + T) / R(D) with the test error, in all worlds
+and in each; and whether the ratio is smaller with the true T than with its answers shuffled, or drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from tc_sweeps.config import ConfigError
+from tc_sweeps.report import style
+from tc_sweeps.report.claims import (
+    FAILS,
+    HOLDS,
+    LEAST_SEEDS,
+    OPEN,
+    OPPOSITE,
+    Asker,
+    Finding,
+    bootstrap,
+    concluded,
+    draw_effects,
+    once,
+    told,
+)
+from tc_sweeps.report.frame import config_keys, fully_fitted, load_finished, over_seeds, split, swept_keys
+from tc_sweeps.report.intervals import Interval
+from tc_sweeps.report.where import Where
+from tc_sweeps.store.sweep_folder import SweepFolder
+
+CLAIM = (
+    "Generalization error will be low when the effective rank of training and testing data is close to the effective "
+    "rank of training data alone (Sections 3.3 and 4.3c)."
+)
+
+ALONE = "rank/effective"
+EXTENDED = {  # what the held-out contexts are answered with
+    "true": "rank/effective_with_test",
+    "shuffled": "rank/effective_with_shuffled",
+    "random": "rank/effective_with_random",
+}
+ERROR, RATIO, RISE = "error/test", "ratio/true", "rise/true"
+LEAST = 0.3  # of Spearman's correlation
+LEARNABLE = "learnable"  # whether a world has something to learn
+OVERALL = "all worlds"
+
+
+class _Data(NamedTuple):
+    """The data sets of a sweep, one row each, how many were left out, and what was found."""
+
+    sets: pd.DataFrame
+    unfitted: int
+    findings: list[Finding]
+
+
+def findings(sweep: Path | SweepFolder, where: Where | None = None) -> list[Finding]:
+    """Return the correlation of rank ratio and test error, in all worlds and in each, and the two controls."""
+    return _judged(sweep, where).findings
+
+
+@style.styled
+def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
+    """Return the test error of every data set against its rank ratio, a panel per world, and ratios with other answers.
+
+    Below stand the effects with their 95 % bootstrap intervals over data sets; ratios by answer are means with 95 %
+    Student t intervals over data sets.
+    """
+    found = _judged(sweep, where)
+    worlds = split(found.sets, ["data.name"])
+    figure = style.new_figure(max(7.2, 1.0 + 3.1 * (len(worlds) + 1)), 4.6 + 0.3 * len(found.findings))
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.6, 1 + 0.3 * len(found.findings)])
+    panels = parts[0, 0].subplots(1, len(worlds) + 1)
+    for axes, (values, sets) in zip(panels, worlds, strict=False):
+        _draw_world(axes, sets)
+        axes.set_title(str(values["data.name"]))
+        axes.set_ylim(-0.02, 1.02)
+    panels[0].set_ylabel("test error: 1 - accuracy on held-out n-grams")
+    _draw_answers(panels[-1], worlds)
+    axes = parts[1, 0].subplots()
+    draw_effects(axes, [(finding.part, finding, "black", not finding.decides) for finding in found.findings])
+    axes.set_xlabel("correlation, or difference of ratios; 95 % bootstrap interval over data sets (their number)")
+    style.headline(figure, f"{len(found.sets)} data sets that their model fully fits", where)
+    return figure
+
+
+def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
+    """Return whether the claim holds, each finding, and how many data sets do not count."""
+    found = _judged(sweep, where)
+    out = [f"Left out as not fully fitted: {found.unfitted} data sets."] if found.unfitted else []
+    return "\n".join([told(found.findings, conclusion(found.findings)), *out])
+
+
+def conclusion(found: Sequence[Finding]) -> str:
+    """Return the verdict on the claim: it fails where the correlation over all worlds is not above 0.
+
+    It holds where all its parts do, and else depends on what those say.
+    """
+    overall = found[0]
+    if overall.verdict != OPEN and not overall.low > 0:
+        return f"{FAILS.capitalize()}."
+    return concluded(found)
+
+
+# ------------------------------------------------------------------------------------------------------------- judging
+
+
+def spearman(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    """Return Spearman's rank correlation along an axis; NaN where one side is constant."""
+    x_ranks, y_ranks = (stats.rankdata(side, axis=axis) for side in (x, y))
+    x_ranks, y_ranks = (side - side.mean(axis=axis, keepdims=True) for side in (x_ranks, y_ranks))
+    scale = np.sqrt((x_ranks**2).sum(axis=axis) * (y_ranks**2).sum(axis=axis))
+    with np.errstate(invalid="ignore"):
+        return np.asarray((x_ranks * y_ranks).sum(axis=axis) / scale)
+
+
+def correlated(effect: Interval) -> str:
+    """Return what a correlation says: it holds from .3 on with an interval above 0, and fails otherwise."""
+    if effect.seeds < LEAST_SEEDS or not np.isfinite(effect.low):
+        return OPEN
+    if effect.above(0) and effect.mean >= LEAST:
+        return HOLDS
+    return OPPOSITE if effect.below(0) else FAILS
+
+
+def closer(effect: Interval) -> str:
+    """Return what a difference to the true ratio says: it holds where the interval lies above 0."""
+    if effect.seeds < LEAST_SEEDS or not np.isfinite(effect.low):
+        return OPEN
+    return HOLDS if effect.above(0) else OPPOSITE if effect.below(0) else FAILS
+
+
+@once
+def _judged(folder: SweepFolder, where: Where | None) -> _Data:
+    sets, unfitted = _sets(folder, where)
+    ask = Asker("c", folder, where, over="data sets")
+    found = []
+    test = "Spearman's rank correlation of R(D + T) / R(D) with the test error, over data sets"
+    for name, part in [(OVERALL, sets), *((str(v["data.name"]), part) for v, part in split(sets, ["data.name"]))]:
+        effect = bootstrap(part[RATIO], part[ERROR], statistic=spearman)
+        found.append(
+            ask.find(
+                name,
+                effect,
+                question=f"Is the test error the lower, the closer R(D + T) is to R(D) ({name})?",
+                test=test,
+                unit="correlation",
+                least=LEAST,
+                verdict=correlated(effect),
+            )
+        )
+    learnable = sets[sets[LEARNABLE]]
+    for answers in ("shuffled", "random"):
+        effect = bootstrap(learnable[f"ratio/{answers}"] - learnable[RATIO])
+        found.append(
+            ask.find(
+                f"{answers} answers",
+                effect,
+                question=f"Is R(D + T) / R(D) greater with {answers} answers to the held-out contexts?",
+                test="difference to the ratio with the true answers, paired, where there is something to learn; mean",
+                unit="above the true ratio",
+                least=0.0,
+                verdict=closer(effect),
+            )
+        )
+    effect = bootstrap(sets[RISE], sets[ERROR], statistic=spearman)
+    found.append(
+        ask.find(
+            f"{OVERALL}, by difference",
+            effect,
+            question="The same of the difference R(D + T) - R(D), in all worlds?",
+            test=test.replace("R(D + T) / R(D)", "R(D + T) - R(D)"),
+            unit="correlation",
+            least=LEAST,
+            verdict=correlated(effect),
+            decides=False,
+        )
+    )
+    return _Data(sets, unfitted, found)
+
+
+def _sets(sweep: SweepFolder, where: Where | None) -> tuple[pd.DataFrame, int]:
+    """Return one row per data set, means over its runs, and the number of data sets left out as not fully fitted."""
+    runs = load_finished(sweep, where)
+    needed = [ALONE, *EXTENDED.values(), "test/accuracy"]
+    known = runs[needed].notna().all(axis=1) if set(needed) <= set(runs) else pd.Series(False, index=runs.index)
+    if not known.any():
+        raise ConfigError(
+            f"No run of the sweep '{sweep.name}' has effective ranks and held-out n-grams: set rank.effective=true in "
+            "a world that has a truth, as experiment=claim_c does."
+        )
+    keys = [name for name in config_keys(runs) if name.startswith("data.")]
+    runs = runs[known].assign(fits=fully_fitted(runs[known]))
+    runs[LEARNABLE] = ~_is_random_function(runs)
+    runs[ERROR] = 1 - runs["test/accuracy"]
+    for answers, column in EXTENDED.items():
+        runs[f"ratio/{answers}"] = runs[column].astype(float) / runs[ALONE].astype(float)
+    runs[RISE] = runs[EXTENDED["true"]].astype(float) - runs[ALONE].astype(float)
+    values = [ERROR, RISE, *(f"ratio/{answers}" for answers in EXTENDED)]
+    groups: Any = runs[runs["fits"]].groupby([*keys, LEARNABLE], dropna=False)
+    sets = groups[values].mean().reset_index()
+    unfitted = len(runs.drop_duplicates(keys)) - len(sets)
+    if sets.empty:
+        raise ConfigError(f"No model of the sweep '{sweep.name}' fully fits its data: raise training.steps.")
+    return sets, unfitted
+
+
+def _is_random_function(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Return whether each token is a hidden class of its own, so that training says nothing of other contexts."""
+    if "data.classes" not in runs:
+        return pd.Series(False, index=runs.index)
+    classes = runs["data.classes"].astype(float)
+    return (runs["data.name"] == "latent") & (classes == runs["data.vocab_size"].astype(float))
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+
+
+def _draw_world(axes: Axes, sets: pd.DataFrame) -> None:
+    """Draw the data sets of one world, in shades of what they were made with."""
+    keys = [key for key in swept_keys(sets.assign(seed=0)) if key not in ("data.seed", "data.num_sentences")]
+    groups = split(sets, keys)
+    for (values, part), colour in zip(groups, style.shades(len(groups)), strict=True):
+        label = style.describe({key: value for key, value in values.items() if value or key != "data.noise"})
+        axes.plot(part[RATIO], part[ERROR], "o", color=colour, alpha=0.5, markersize=3.5, label=label or None)
+    axes.set_xlabel("R(D + T) / R(D)")
+    if keys:
+        axes.legend(fontsize=7, loc="best")
+
+
+def _draw_answers(axes: Axes, worlds: Sequence[tuple[dict[str, Any], pd.DataFrame]]) -> None:
+    """Draw the mean ratio by what the held-out contexts are answered with, a line per world."""
+    for (values, sets), colour in zip(worlds, style.COLOURS, strict=False):
+        learnable = sets[sets[LEARNABLE]]
+        if learnable.empty:
+            continue
+        columns = [f"ratio/{answers}" for answers in EXTENDED]
+        means = over_seeds(learnable, [], columns).assign(place=range(len(columns)))
+        style.draw_means(axes, means, "place", colour=colour)
+        axes.plot([], [], "o-", color=colour, label=str(values["data.name"]))
+    axes.set_xticks(range(len(EXTENDED)), list(EXTENDED))
+    axes.set_xlabel("answers of T")
+    axes.set_ylabel("R(D + T) / R(D), mean")
+    axes.set_title("where there is something to learn")
+    axes.legend(fontsize=7, loc="best")

@@ -1,0 +1,48 @@
+"""What each seed says along an axis: its values, their slope, where they are greatest; and their means, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from tc_sweeps.report import style
+from tc_sweeps.report.frame import over_seeds
+
+
+def by_seed(runs: pd.DataFrame, x: str, metric: str) -> pd.DataFrame:
+    """Return a metric with a row for each seed and a column for each value of `x`, in order.
+
+    Only seeds that have a value everywhere: one that lacks some would tell of another axis than the rest.
+    """
+    table = runs.pivot_table(index="seed", columns=x, values=metric, observed=True)
+    return table.sort_index(axis=1).dropna().astype(float)
+
+
+def slopes(table: pd.DataFrame, place: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
+    """Return the slope of each row of `by_seed` by least squares, [S]; `place` is where a column stands on the axis.
+
+    The values 1, 3, 5 at 8, 16, 32 have the slope 2 where `place` is log2: per doubling.
+    """
+    x = place(table.columns.to_numpy(float))
+    x = x - x.mean()
+    return np.asarray(table.to_numpy(float) @ x / (x @ x))
+
+
+def greatest(table: pd.DataFrame) -> np.ndarray:
+    """Return where each row of `by_seed` is greatest, [S]: the first such place where several are alike."""
+    return np.asarray(table.columns.to_numpy(float)[table.to_numpy(float).argmax(axis=1)])
+
+
+def draw_along(axes: Axes, runs: pd.DataFrame, x: str, metric: str, *, colour: Any, **options: Any) -> list[int]:
+    """Draw a metric's means over seeds against the column `x`, and return how many runs stand behind each.
+
+    Points are hollow where a run is not `fitted`, a column of the runs.
+    """
+    fitted = runs.groupby(x)["fitted"].all().reset_index()
+    means = over_seeds(runs, [x], [metric]).merge(fitted, on=x)
+    style.draw_means(axes, means, x, colour=colour, hollow=(~means["fitted"]).tolist(), **options)
+    return list(means["runs"])
