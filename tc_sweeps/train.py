@@ -42,6 +42,7 @@ from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import (
     CorpusModule,
     Outside,
+    StackModel,
     StackModule,
     ToyTransformer,
     batch_shape,
@@ -302,7 +303,7 @@ def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
     return "sampled"
 
 
-def _kept(model: ToyTransformer, corpus: Corpus, config: Config) -> Iterable[pd.DataFrame]:
+def _kept(model: StackModel, corpus: Corpus, config: Config) -> Iterable[pd.DataFrame]:
     """Return the artifacts that a run keeps by name, in parts: `artifacts.keep`."""
     artifacts = config.artifacts
     over = counted(config)
@@ -436,7 +437,7 @@ class _Member:
         """Optimizer steps up to the last one."""
         return self.config.training.steps - self.step if self.running else 0
 
-    def join(self, model: ToyTransformer, counter: Counter, place: int) -> None:
+    def join(self, model: StackModel, counter: Counter, place: int) -> None:
         """Take a place in a stack; in its first one the run becomes visible."""
         self._model, self.place, self._alone = model, place, model.num_members == 1
         if self._visible:

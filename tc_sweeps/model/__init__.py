@@ -4,11 +4,13 @@ from tc_sweeps.model.module import CorpusModule, StackModule, batch_shape
 from tc_sweeps.model.objectives import loss, loss_floor, trained_tensors
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
 from tc_sweeps.model.outside import Outside, outside_remarks
+from tc_sweeps.model.stack import StackModel
 from tc_sweeps.model.transformer import ToyTransformer
 
 __all__ = [
     "CorpusModule",
     "Outside",
+    "StackModel",
     "StackModule",
     "ToyTransformer",
     "VectorAdamW",
