@@ -1,6 +1,6 @@
 """Runs from config to numbers: the path that everything else hangs on.
 
-config -> `Corpus` -> `ToyTransformer` (a stack of M) -> `StackModule` (loss, optimizer) -> `ArtifactCallback` (counts
+config -> `Corpus` -> `StackModel` (M toy transformers) -> `StackModule` (loss, optimizer) -> `ArtifactCallback` (counts
 on the device at each evaluation) -> one row of numbers per member -> local files and W&B. A single run is a stack of 1.
 """
 
@@ -44,8 +44,8 @@ from tc_sweeps.model import (
     Outside,
     StackModel,
     StackModule,
-    ToyTransformer,
     batch_shape,
+    build_model,
     evaluation_steps,
     outside_remarks,
 )
@@ -176,7 +176,7 @@ def _fit(
     """Train members until all are done, or half of them; return those that are not, with the state they go on from."""
     configs, corpora = [m.config for m in members], [m.corpus for m in members]
     device = device_of(configs[0])
-    model = ToyTransformer(
+    model = build_model(
         configs[0].model,
         vocab_size=corpora[0].vocab_size,
         max_length=corpora[0].order - 1,
@@ -255,7 +255,7 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
         "order": over["order"],
         "memory_mib": first.artifacts.memory_mib,
         "device": device,
-        "sees_multisets": first.model.layers == 1 and not first.model.positions,
+        "sees_multisets": first.model.sees_multisets,
     }
     if first.artifacts.measure == "joint":
         return JointCounter(corpora, epsilon=first.artifacts.epsilon, **settings)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tc_sweeps.config import ModelConfig
+from tc_sweeps.config import TransformerConfig
 from tc_sweeps.model.prefixes import Prefixes
 from tc_sweeps.model.stack import Route, StackModel, drawn, take
 
@@ -33,6 +33,8 @@ class LayerRoute(Route):
 
 class ToyTransformer(StackModel):
     """A stack of M transformers of one shape."""
+
+    config: TransformerConfig
 
     @property
     def hidden_width(self) -> int:
@@ -219,7 +221,7 @@ class ToyTransformer(StackModel):
         return F.layer_norm(x_MSD, x_MSD.shape[-1:]) * scale_MD[:, None] + shift_MD[:, None]
 
 
-def _bias_sizes(config: ModelConfig) -> dict[str, int]:
+def _bias_sizes(config: TransformerConfig) -> dict[str, int]:
     assert config.qk_width is not None
     assert config.vo_width is not None
     qk, vo = config.heads * config.qk_width, config.heads * config.vo_width
