@@ -23,7 +23,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tc_sweeps.config import WORLDS, Config, ConfigError, RunFailed, SweepFailed, World, explain, resolve
+from tc_sweeps.config import (
+    MODELS,
+    WORLDS,
+    Config,
+    ConfigError,
+    ModelConfig,
+    RunFailed,
+    SweepFailed,
+    World,
+    explain,
+    resolve,
+)
 from tc_sweeps.store import Job, RunFolder, SweepFolder
 from tc_sweeps.store.sync import RETRIES, TIMEOUT_SECONDS, Synced, sync_sweep
 from tc_sweeps.sweep.engine import COMMAND, LAUNCH, Launch, interrupt, train_sweeps
@@ -41,9 +52,11 @@ def _conf() -> Path:
 
 def _register_schema() -> None:
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config(data=World()))  # a world that every other may replace
-    for name, world in WORLDS.items():
-        store.store(group="schema/data", name=name, node=world)
+    # A world and a model that every other may replace.
+    store.store(name="schema", node=Config(data=World(), model=ModelConfig()))
+    for group, choices in (("data", WORLDS), ("model", MODELS)):
+        for name, choice in choices.items():
+            store.store(group=f"schema/{group}", name=name, node=choice)
 
 
 _register_schema()

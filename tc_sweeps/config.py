@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 __all__ = [
     "METRICS",
+    "MODELS",
     "WORLDS",
     "Config",
     "ConfigError",
@@ -312,6 +313,30 @@ class LowRankData(FunctionData):
         return "vocab_size", self.vocab_size
 
 
+@dataclass
+class RatingsData(World):
+    """A closed world of pairs: users and the items that they like best, by a matrix of low rank; to be recommended."""
+
+    name: str = key("ratings")
+    order: int | None = key(2)  # a user, then an item
+    users: int = key(200)
+    items: int = key(100)
+    rank: int = key(4)  # of the ratings; the likes of a user can be found from far fewer than it has
+    likes: int = key(20)  # of each user: the items that it rates highest
+    held_out_fraction: float = key(0.2)  # share of the likes of each user; 800 in all: a recall within 1.8 points
+
+    contexts: ClassVar[str] = "typed"  # users
+
+    @property
+    def held_out(self) -> int:
+        """The number of likes of each user that are held out."""
+        return round(self.held_out_fraction * self.likes)
+
+    def sizes(self) -> tuple[int, int]:
+        """Return how many training sentences and tokens there are."""
+        return self.users * (self.likes - self.held_out), self.users + self.items
+
+
 # A world that is known whole lists all its contexts: these many take 10 seconds, or a minute in `low_rank`.
 MOST_CONTEXTS = 2**20
 
@@ -340,6 +365,7 @@ WORLDS: dict[str, type[World]] = {
     "latent": LatentData,
     "modular": ModularData,
     "low_rank": LowRankData,
+    "ratings": RatingsData,
     "text": TextData,
 }
 
@@ -348,8 +374,22 @@ WORLDS: dict[str, type[World]] = {
 
 @dataclass
 class ModelConfig:
+    """What every model has; each model adds its own keys."""
+
+    name: str = key("", absent="transformer")  # the only model that there was at first
+    init_scale: float = key(1.0)
+
+    @property
+    def sees_multisets(self) -> bool:
+        """Whether all that a model sees of a context is its last token and how often each token is among the others."""
+        return False
+
+
+@dataclass
+class TransformerConfig(ModelConfig):
     """The toy transformer of the paper: causal, residual, no layer norm, no biases, no positional encodings."""
 
+    name: str = key("transformer", absent="transformer")
     width: int = key(32)
     layers: int = key(1)
     heads: int = key(4)
@@ -364,6 +404,23 @@ class ModelConfig:
     positions: bool = key(False)  # learned positional encodings
     layer_norm: bool = key(False)  # before each sublayer and before the unembedding
     biases: bool = key(False)  # in the attention projections and the MLP
+
+    @property
+    def sees_multisets(self) -> bool:
+        """Whether all that a model sees of a context is its last token and how often each token is among the others."""
+        return self.layers == 1 and not self.positions
+
+
+@dataclass
+class CPConfig(ModelConfig):
+    """A tensor of logits of low CP rank: the n-grams are completed by the products of factors, one for each place."""
+
+    name: str = key("cp", absent="transformer")
+    rank: int = key(16)  # fits 500 random triples within 1000 steps
+    init_scale: float = key(1.0)  # standard deviation of the initial logits
+
+
+MODELS: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig, "cp": CPConfig}
 
 
 @dataclass
@@ -491,7 +548,7 @@ class Config:
     sweep: str = key("scratch", identity=False)  # the folder under outputs/ that the run belongs to
     seed: int = key(0, per_member=True)
     data: World = field(default_factory=RandomData)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=TransformerConfig)
     objective: Objective = field(default_factory=Objective)
     training: Training = field(default_factory=Training)
     artifacts: Artifacts = field(default_factory=Artifacts)
@@ -517,13 +574,15 @@ def resolve(composed: DictConfig | dict[str, Any]) -> Config:
     combinations that cannot be run.
     """
     values = _container(composed) if isinstance(composed, DictConfig) else composed
-    name = (values.get("data") or {}).get("name", "random")
-    _one_of("data.name", name, WORLDS)
+    world = (values.get("data") or {}).get("name", "random")
+    model = (values.get("model") or {}).get("name", "transformer")
+    _one_of("data.name", world, WORLDS)
+    _one_of("model.name", model, MODELS)
     try:
-        config = Config(data=WORLDS[name]())
+        config = Config(data=WORLDS[world](), model=MODELS[model]())
         _set(config, values)
     except _NotPlain:
-        config = _converted(name, values)
+        config = _converted(world, model, values)
     _check(config)
     _make_choices(config)
     return config
@@ -538,10 +597,10 @@ def _container(composed: DictConfig) -> dict[Any, Any]:
     return values
 
 
-def _converted(world: str, values: dict[Any, Any]) -> Config:
+def _converted(world: str, model: str, values: dict[Any, Any]) -> Config:
     """Return what OmegaConf makes of the values: it converts types, and refuses what does not fit and unknown keys."""
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(_schema(world), values))
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(world, model), values))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     assert isinstance(config, Config)
@@ -549,8 +608,9 @@ def _converted(world: str, values: dict[Any, Any]) -> Config:
 
 
 @cache
-def _schema(world: str) -> DictConfig:
-    return OmegaConf.structured(Config(data=WORLDS[world]()))  # type: ignore[no-any-return]
+def _schema(world: str, model: str) -> DictConfig:
+    config = Config(data=WORLDS[world](), model=MODELS[model]())
+    return OmegaConf.structured(config)  # type: ignore[no-any-return]
 
 
 class _NotPlain(Exception):
@@ -638,20 +698,25 @@ def _unknown(name: str, error: OmegaConfBaseException) -> str:
     if kind := getattr(error.object_type, "kind", None):
         keys = [item.name for item in fields(error.object_type) if item.name != "_target_"]  # type: ignore[arg-type]
         return f"Unknown key '{name}': {kind} has {', '.join(keys)}."
-    if name.startswith("data.") and isinstance(error.object_type, type) and issubclass(error.object_type, World):
-        return f"Unknown key '{name}'{_of_worlds(name.removeprefix('data.'), error.object_type)}"
+    group, _, word = name.partition(".")
+    if isinstance(error.object_type, type) and issubclass(error.object_type, World | ModelConfig):
+        return f"Unknown key '{name}'{_of_choices(group, word, error.object_type)}"
     return f"Unknown key '{name}'{_nearest(name, error.parent_node)}"
 
 
-def _of_worlds(word: str, world: type[World]) -> str:
-    """Return the end of a sentence that says what keys a world has, and which worlds have this one."""
-    keys = [item.name for item in fields(world)]
+def _of_choices(group: str, word: str, chosen: type[World | ModelConfig]) -> str:
+    """Return the end of a sentence that says what keys a world (or a model) has, and which others have this one."""
+    keys = [item.name for item in fields(chosen)]
     if near := difflib.get_close_matches(word, keys, n=1):
-        return f"; did you mean 'data.{near[0]}'?"
-    others = [name for name, other in WORLDS.items() if word in {item.name for item in fields(other)}]
-    chosen = next((name for name, other in WORLDS.items() if other is world), "this one")
+        return f"; did you mean '{group}.{near[0]}'?"
+    choices: Mapping[str, type[World | ModelConfig]] = WORLDS if issubclass(chosen, World) else MODELS
+    others = [name for name, other in choices.items() if word in {item.name for item in fields(other)}]
     known = f" ({', '.join(others)} {'have' if len(others) > 1 else 'has'} it)" if others else ""
-    return f"{known}: data={chosen} has {', '.join(keys)}."
+    name = next((name for name, other in choices.items() if other is chosen), None)
+    if name is None:  # a file that has no schema
+        first = next(iter(others or choices))
+        return f"{known}: the file of the group {group} must begin with 'defaults: [/schema/{group}/{first}@_here_]'."
+    return f"{known}: {group}={name} has {', '.join(keys)}."
 
 
 def _nearest(name: str, parent: Any) -> str:
@@ -693,7 +758,7 @@ def _at_least(low: float, **values: float | None) -> None:
 
 def _check(config: Config) -> None:
     """Raise `ConfigError` for the first key or pair of keys that cannot be run."""
-    data, model, training, artifacts = config.data, config.model, config.training, config.artifacts
+    data, training, artifacts = config.data, config.training, config.artifacts
     _require(
         re.fullmatch(r"[^./\\:;,#?'\s][^/\\:;,#?']*", config.sweep) is not None,
         f"sweep='{config.sweep}' must name a folder and a group at W&B: no dot in front, none of / \\ : ; , # ? '.",
@@ -701,19 +766,7 @@ def _check(config: Config) -> None:
     for name, seed in (("seed", config.seed), ("data.seed", data.seed)):
         _require(seed is None or -(2**63) <= seed < 2**63, f"{name}={seed} must fit into 64 bits.")
     _check_data(data)
-    _at_least(1, model__width=model.width, model__layers=model.layers, model__heads=model.heads)
-    _at_least(1, model__qk_width=model.qk_width, model__vo_width=model.vo_width)
-    _at_least(0, model__mlp_width=model.mlp_width)
-    _require(
-        math.isfinite(model.init_scale) and model.init_scale > 0,
-        f"model.init_scale={model.init_scale} must be greater than 0.",
-    )
-    for name in ("qk_width", "vo_width"):
-        _require(
-            getattr(model, name) is not None or model.width % model.heads == 0,
-            f"model.width={model.width} is not divisible by model.heads={model.heads}: "
-            f"choose a multiple, or set model.{name}.",
-        )
+    _check_model(config.model)
     _check_objective(config)
     _at_least(1, training__steps=training.steps, training__evaluations=training.evaluations)
     _at_least(1, training__batch_size=training.batch_size)
@@ -754,6 +807,25 @@ def _check(config: Config) -> None:
     _one_of("artifacts.contexts", artifacts.contexts, (None, "all", "typed"))
     _check_counting(config)
     _one_of("tracking.mode", config.tracking.mode, ("offline", "online", "none"))
+
+
+def _check_model(model: ModelConfig) -> None:
+    if isinstance(model, CPConfig):
+        _at_least(1, model__rank=model.rank)
+    if isinstance(model, TransformerConfig):
+        _at_least(1, model__width=model.width, model__layers=model.layers, model__heads=model.heads)
+        _at_least(1, model__qk_width=model.qk_width, model__vo_width=model.vo_width)
+        _at_least(0, model__mlp_width=model.mlp_width)
+        for name in ("qk_width", "vo_width"):
+            _require(
+                getattr(model, name) is not None or model.width % model.heads == 0,
+                f"model.width={model.width} is not divisible by model.heads={model.heads}: "
+                f"choose a multiple, or set model.{name}.",
+            )
+    _require(
+        math.isfinite(model.init_scale) and model.init_scale > 0,
+        f"model.init_scale={model.init_scale} must be greater than 0.",
+    )
 
 
 def _check_counting(config: Config) -> None:
@@ -893,6 +965,15 @@ def _check_data(data: World) -> None:
         _require(order <= 3, f"data.order={order}: a kinship fact has 3 tokens.")
     if isinstance(data, GrammarData | RelationsData):
         _require(order == 3, f"data.order={order} must be 3: a sentence of data={data.name} has 3 tokens.")
+    if isinstance(data, RatingsData):
+        _require(order == 2, f"data.order={order} must be 2: a sentence of data=ratings is a user and an item.")
+        _at_least(1, data__users=data.users, data__items=data.items, data__rank=data.rank, data__likes=data.likes)
+        _require(data.likes <= data.items, f"data.likes={data.likes} is more than data.items={data.items}; lower it.")
+        _require(
+            fraction == 0 or 1 <= data.held_out < data.likes,
+            f"data.held_out_fraction={fraction} of data.likes={data.likes} holds out {data.held_out} likes of each "
+            "user: choose one that holds out some and leaves some.",
+        )
     if isinstance(data, GrammarData):
         _at_least(1, data__subjects=data.subjects, data__verbs=data.verbs, data__objects=data.objects)
         left = data.agreeing - round(fraction * data.agreeing)
@@ -963,8 +1044,9 @@ def _make_choices(config: Config) -> None:
         config.objective.outside = Outside()
     if config.objective.replay == 0:
         config.objective.replay_times = Objective.replay_times
-    model.qk_width = model.qk_width or model.width // model.heads
-    model.vo_width = model.vo_width or model.width // model.heads
+    if isinstance(model, TransformerConfig):
+        model.qk_width = model.qk_width or model.width // model.heads
+        model.vo_width = model.vo_width or model.width // model.heads
     artifacts.order = artifacts.order or data.order
     artifacts.contexts = artifacts.contexts or ("all" if artifacts.measure == "joint" else data.contexts)
     # What would be done if another engine or measure were chosen is no part of the run either.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tc_sweeps.config import ConfigError, resolve
 from tc_sweeps.corpus import Corpus, build_corpus
-from tc_sweeps.model import ToyTransformer
+from tc_sweeps.model import StackModel, build_model
 from tc_sweeps.store import RunFolder, run_id
 
 __all__ = ["Run", "load_run"]
@@ -50,16 +50,16 @@ class Run:
         return build_corpus(config.data)
 
     @cached_property
-    def model(self) -> ToyTransformer:
+    def model(self) -> StackModel:
         """The trained model, a stack of one; `model.probabilities([C, m])` returns [C, V]."""
         path = self.folder.path / "model.safetensors"
         if not path.exists():
             raise ConfigError(f"{self.folder.path} has no trained model: its state is {self.status['state']}.")
         config, weights = resolve(self.config), load_file(path)
         assert config.data.order is not None
-        model = ToyTransformer(
+        model = build_model(
             config.model,
-            vocab_size=len(weights["embedding"]),
+            vocab_size=int(self.folder.read_facts()["corpus/vocab_size"] or 0),
             unsupported="unsupported" in weights,
             max_length=config.data.order - 1,
             seeds=[config.seed],

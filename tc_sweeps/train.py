@@ -1,6 +1,6 @@
 """Runs from config to numbers: the path that everything else hangs on.
 
-config -> `Corpus` -> `ToyTransformer` (a stack of M) -> `StackModule` (loss, optimizer) -> `ArtifactCallback` (counts
+config -> `Corpus` -> `StackModel` (M toy transformers) -> `StackModule` (loss, optimizer) -> `ArtifactCallback` (counts
 on the device at each evaluation) -> one row of numbers per member -> local files and W&B. A single run is a stack of 1.
 """
 
@@ -42,9 +42,10 @@ from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.model import (
     CorpusModule,
     Outside,
+    StackModel,
     StackModule,
-    ToyTransformer,
     batch_shape,
+    build_model,
     evaluation_steps,
     outside_remarks,
 )
@@ -190,7 +191,7 @@ def _fit(
     """Train members until all are done, or half of them; return those that are not, with the state they go on from."""
     configs, corpora = [m.config for m in members], [m.corpus for m in members]
     device = device_of(configs[0])
-    model = ToyTransformer(
+    model = build_model(
         configs[0].model,
         vocab_size=corpora[0].vocab_size,
         max_length=corpora[0].order - 1,
@@ -269,7 +270,7 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
         "order": over["order"],
         "memory_mib": first.artifacts.memory_mib,
         "device": device,
-        "sees_multisets": first.model.layers == 1 and not first.model.positions,
+        "sees_multisets": first.model.sees_multisets,
     }
     if first.artifacts.measure == "joint":
         return JointCounter(corpora, epsilon=first.artifacts.epsilon, **settings)
@@ -317,7 +318,7 @@ def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
     return "sampled"
 
 
-def _kept(model: ToyTransformer, corpus: Corpus, config: Config) -> Iterable[pd.DataFrame]:
+def _kept(model: StackModel, corpus: Corpus, config: Config) -> Iterable[pd.DataFrame]:
     """Return the artifacts that a run keeps by name, in parts: `artifacts.keep`."""
     artifacts = config.artifacts
     over = counted(config)
@@ -457,7 +458,7 @@ class _Member:
         """Optimizer steps up to the last one."""
         return self.config.training.steps - self.step if self.running else 0
 
-    def join(self, model: ToyTransformer, counter: Counter, place: int) -> None:
+    def join(self, model: StackModel, counter: Counter, place: int) -> None:
         """Take a place in a stack; in its first one the run becomes visible."""
         self._model, self.place, self._alone = model, place, model.num_members == 1
         if self._visible:

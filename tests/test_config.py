@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tc_sweeps import config
-from tc_sweeps.config import WORLDS, Config, ConfigError, leaves, resolve
+from tc_sweeps.config import MODELS, WORLDS, Config, ConfigError, leaves, resolve
 
 
 def nested(overrides: dict) -> dict:
@@ -278,7 +278,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(unknown, nearest):
 
 
 def test_an_unknown_key_that_is_like_no_other_gets_no_suggestion():
-    assert refusal({"model.zzzzqq": 1}) == "Unknown key 'model.zzzzqq'."
+    assert refusal({"training.zzzzqq": 1}) == "Unknown key 'training.zzzzqq'."
 
 
 @pytest.mark.parametrize(
@@ -290,6 +290,33 @@ def test_a_key_of_another_world_is_refused_and_not_suggested(world, unknown):
     assert f"did you mean '{unknown}'" not in sentence
     assert "have it)" in sentence, "the worlds that have it are named"
     assert f"data={world.get('data.name', 'random')} has name, " in sentence
+
+
+CP = {"model.name": "cp"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            CP | {"model.width": 8},
+            "Unknown key 'model.width' (transformer has it): model=cp has name, init_scale, rank.",
+        ),
+        (CP | {"model.zzzzqq": 8}, "Unknown key 'model.zzzzqq': model=cp has name, init_scale, rank."),
+        (CP | {"model.rnk": 8}, "Unknown key 'model.rnk'; did you mean 'model.rank'?"),
+        (CP | {"model.rank": 0}, "model.rank=0 must be at least 1."),
+        (CP | {"model.init_scale": 0.0}, "model.init_scale=0.0 must be greater than 0."),
+        ({"model.name": "ccp"}, "model.name=ccp is not one of transformer, cp; did you mean 'cp'?"),
+    ],
+    ids=str,
+)
+def test_what_a_cp_tensor_cannot_have_is_refused(overrides, sentence):
+    assert refusal(overrides) == sentence
+
+
+def test_a_key_of_another_model_is_refused_and_the_model_that_has_it_named():
+    sentence = refusal({"model.rank": 8})
+    assert sentence.startswith("Unknown key 'model.rank' (cp has it): model=transformer has name, init_scale, width, ")
 
 
 # -------------------------------------------------------------------------------------------------------- the choices
@@ -396,6 +423,12 @@ def test_every_world_carries_its_name_a_seed_an_order_and_a_generator_version(na
     assert WORLDS[name].generator >= 1
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_carries_its_name(name):
+    assert MODELS[name]().name == name
+    assert resolve({"model": {"name": name}}).model == resolve({"model": asdict(MODELS[name]())}).model
+
+
 @pytest.mark.parametrize("module", ["tc_sweeps", "tc_sweeps.config", "tc_sweeps.cli", "tc_sweeps.store"])
 def test_config_and_command_line_import_no_torch(module):
     code = f"import sys, {module}; print(sorted({{'torch', 'pytorch_lightning'}} & set(sys.modules)))"
@@ -410,7 +443,7 @@ def test_values_of_the_right_types_become_what_omegaconf_makes_of_them(world: st
     values["seed"], values["model"]["qk_width"], values["training"]["learning_rate"] = 7, 3, float("inf")
     quick = Config(data=WORLDS[world]())
     config._set(quick, values)
-    assert quick == config._converted(world, values)
+    assert quick == config._converted(world, "transformer", values)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.flex import Halves, flex_margin, lse_and_max
 from tc_sweeps.config import Sampling, resolve
 from tc_sweeps.corpus import build_corpus
-from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, loss
+from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, build_model, loss
 from tc_sweeps.model import graph as graph_of_a_step
 from tc_sweeps.model.prefixes import Batch, full_batch, stack_batches
 from tests.artifacts.worlds import random_world, sharp_model
@@ -44,7 +44,7 @@ def no_synchronisation() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("shape", ["attention", "everything"])
+@pytest.mark.parametrize("shape", ["attention", "everything", "cp"])
 def test_counts_equal_those_of_the_cpu(threshold: float, shape: str) -> None:
     corpora = [random_world(50, 200, 3, seed=s) for s in range(3)]
     model = sharp_model(corpora, shape, seed=0)
@@ -198,6 +198,7 @@ STEPS = {
     "the paper's": {},
     "everything": {"model": EVERYTHING},
     "minibatch": {"training": {"batch_size": 16}},
+    "CP": {"model": {"name": "cp"}},
     "clipping and schedule": {"training": {"clip_norm": 0.3, "schedule": "cosine", "warmup_steps": 10}},
 }
 
@@ -207,7 +208,7 @@ def on_device(shape: dict[str, Any]) -> tuple[StackModule, Any]:
     training = {"steps": 60, "evaluations": 1, **shape.get("training", {})}
     configs = [resolve({"seed": s, "model": shape.get("model", {}), "training": training}) for s in range(3)]
     corpora = [build_corpus(config.data) for config in configs]
-    model = ToyTransformer(configs[0].model, vocab_size=corpora[0].vocab_size, max_length=2, seeds=range(3))
+    model = build_model(configs[0].model, vocab_size=corpora[0].vocab_size, max_length=2, seeds=range(3))
     module = StackModule(model, configs).cuda()
     module.on_fit_start()
     batch = CorpusModule(corpora, configs).batch

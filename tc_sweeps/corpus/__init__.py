@@ -14,6 +14,7 @@ from tc_sweeps.corpus.modular import modular_corpus
 from tc_sweeps.corpus.noise import noised
 from tc_sweeps.corpus.pykeen import pykeen_corpus
 from tc_sweeps.corpus.random import random_corpus
+from tc_sweeps.corpus.ratings import ratings_corpus
 from tc_sweeps.corpus.relations import relations_corpus
 from tc_sweeps.corpus.tensor import Consistency, DataTensor, consistency
 from tc_sweeps.corpus.text import text_corpus
@@ -31,6 +32,7 @@ _BUILDERS: dict[str, Callable[[Any], Corpus]] = {
     "latent": latent_corpus,
     "modular": modular_corpus,
     "low_rank": low_rank_corpus,
+    "ratings": ratings_corpus,
     "text": text_corpus,
 }
 

@@ -1,18 +1,24 @@
-"""Models and their training: the toy transformer, the loss, AdamW for stacks, the Lightning modules."""
+"""Models and their training: toy transformer and CP tensor, the loss, AdamW for stacks, the Lightning modules."""
 
+from tc_sweeps.model.build import build_model
+from tc_sweeps.model.cp import CPTensor
 from tc_sweeps.model.module import CorpusModule, StackModule, batch_shape
 from tc_sweeps.model.objectives import loss, loss_floor, trained_tensors
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
 from tc_sweeps.model.outside import Outside, outside_remarks
+from tc_sweeps.model.stack import StackModel
 from tc_sweeps.model.transformer import ToyTransformer
 
 __all__ = [
+    "CPTensor",
     "CorpusModule",
     "Outside",
+    "StackModel",
     "StackModule",
     "ToyTransformer",
     "VectorAdamW",
     "batch_shape",
+    "build_model",
     "evaluation_steps",
     "loss",
     "loss_floor",

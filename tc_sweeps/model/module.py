@@ -22,7 +22,7 @@ from tc_sweeps.model.objectives import loss_gradient, replayed
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
 from tc_sweeps.model.outside import Outside, outside_gradient, rows_of, teachable_count
 from tc_sweeps.model.prefixes import Batch, Targets, bucket, full_batch, minibatch, padded_sentences, stack_batches
-from tc_sweeps.model.transformer import Route, ToyTransformer
+from tc_sweeps.model.stack import Route, StackModel
 
 __all__ = ["CorpusModule", "StackModule", "batch_shape"]
 
@@ -50,7 +50,7 @@ class StackModule(pl.LightningModule):
 
     def __init__(
         self,
-        model: ToyTransformer,
+        model: StackModel,
         configs: Sequence[Config],
         *,
         outside: Outside | None = None,

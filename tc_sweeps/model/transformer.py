@@ -8,112 +8,83 @@ the vocabulary and the unsupported token, where there is one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from tc_sweeps.config import ModelConfig
-from tc_sweeps.corpus.randomness import random_bits
+from tc_sweeps.config import TransformerConfig
 from tc_sweeps.model.prefixes import Prefixes
+from tc_sweeps.model.stack import Route, StackModel, drawn, take
 
-__all__ = ["Route", "ToyTransformer"]
+__all__ = ["ToyTransformer"]
 
 
 @dataclass(frozen=True, eq=False)
-class Route:
-    """Where the rows of one layer find the states that they read; it depends on the prefixes alone."""
+class LayerRoute(Route):
+    """Where the rows of one layer find the states that they read."""
 
     state_MR: Tensor  # the row's own state, as an index into the states of all members in a row, [M * S]
     ancestor_MRA: Tensor  # those of the shorter prefixes, its ancestors, likewise
     beyond_MRA1: Tensor  # whether an ancestor is padding
 
 
-class ToyTransformer(nn.Module):
-    """A stack of M transformers of one shape; every parameter has the member as its leading axis.
+class ToyTransformer(StackModel):
+    """A stack of M transformers of one shape."""
 
-    Each member's weights are drawn on the CPU from its own seed, so they do not depend on the stack or the device.
-    """
+    config: TransformerConfig
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        vocab_size: int,
-        max_length: int,
-        seeds: Sequence[int],
-        unsupported: bool = False,
-    ) -> None:
-        """Draw the weights.
+    @property
+    def hidden_width(self) -> int:
+        """The width D of the model."""
+        return self.config.width
 
-        `max_length`: the longest context, the tokens of a sentence less one. `unsupported`: whether there is one more
-        token to be answered (section 3.4), which is none of the vocabulary and never part of a context; the other
-        weights are the same with and without it.
-        """
-        super().__init__()
-        self.config = config
-        self.vocab_size = vocab_size
-        self.max_length = max_length
-        D, V, H = config.width, vocab_size, config.heads
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        config = self.config
+        D, V, H = config.width, self.vocab_size, config.heads
         assert config.qk_width is not None
         assert config.vo_width is not None
         K, O, W = config.qk_width, config.vo_width, config.mlp_width  # noqa: E741
-        names: dict[str, tuple[int, ...]] = {"embedding": (V, D)}
+        shapes: dict[str, tuple[int, ...]] = {"embedding": (V, D)}
         if config.positions:
-            names["position"] = (max_length, D)
+            shapes["position"] = (self.max_length, D)
         for i in range(config.layers):
-            names |= {f"query{i}": (D, H * K), f"key{i}": (D, H * K), f"value{i}": (D, H * O), f"output{i}": (H * O, D)}
+            shapes |= {f"query{i}": (D, H * K), f"key{i}": (D, H * K)}
+            shapes |= {f"value{i}": (D, H * O), f"output{i}": (H * O, D)}
             if W:
-                names |= {f"mlp_in{i}": (D, W), f"mlp_out{i}": (W, D)}
+                shapes |= {f"mlp_in{i}": (D, W), f"mlp_out{i}": (W, D)}
             if config.biases:
-                names |= {f"{part}{i}_bias": (size,) for part, size in _bias_sizes(config).items()}
+                shapes |= {f"{part}{i}_bias": (size,) for part, size in _bias_sizes(config).items()}
             if config.layer_norm:
-                names |= {f"norm_attention{i}": (2, D)} | ({f"norm_mlp{i}": (2, D)} if W else {})
+                shapes |= {f"norm_attention{i}": (2, D)} | ({f"norm_mlp{i}": (2, D)} if W else {})
         if config.layer_norm:
-            names["norm_final"] = (2, D)
+            shapes["norm_final"] = (2, D)
         if not config.tied:
-            names["unembedding"] = (D, V)
-        if unsupported:
-            names["unsupported"] = (D, 1)
-        for name, shape in names.items():
-            self.register_parameter(name, nn.Parameter(_initial(name, shape, config, seeds)))
+            shapes["unembedding"] = (D, V)
+        return shapes
 
-    @property
-    def num_members(self) -> int:
-        """The number M of models in the stack."""
-        return self.get_parameter("embedding").shape[0]
+    def _initial(self, name: str, shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:
+        """Return the initial value of a parameter for every member, [M, *shape].
 
-    def num_parameters(self, *, embedding: bool) -> int:
-        """Return the parameters of one member; `embedding=False` leaves out embedding, positions and unembedding."""
-        outside = () if embedding else ("embedding", "position", "unembedding", "unsupported")
-        return sum(p[0].numel() for name, p in self.named_parameters() if name not in outside)
+        Matrices are normal with variance 1 / (width of their input); so is the embedding, seen as the transposed
+        unembedding, times `init_scale`. Biases and positions are zero, norms the identity.
+        """
+        if name.endswith("_bias") or name == "position":
+            return torch.zeros(len(seeds), *shape)
+        if name.startswith("norm"):
+            return torch.stack([torch.ones(shape[1]), torch.zeros(shape[1])]).repeat(len(seeds), 1, 1)
+        scale = self.config.init_scale * self.config.width**-0.5 if name == "embedding" else shape[0] ** -0.5
+        return drawn(name, shape, seeds, scale)
 
-    def member(self, index: int) -> ToyTransformer:
-        """Return one member as a stack of one, with a copy of its weights."""
-        alone = copy.copy(self)  # not a deep one: that would copy the whole stack for each of its members
-        alone._parameters = {
-            name: nn.Parameter(p.detach()[index : index + 1].clone()) for name, p in self.named_parameters()
-        }
-        return alone
+    def _is_embedding(self, name: str) -> bool:
+        return name in ("embedding", "position", "unembedding")
 
-    def unembedding_matrix(self) -> Tensor:
-        """Return the matrix from hidden states to logits, [M, D, U]; the unsupported token is the last column."""
-        tied = self.config.tied
-        matrix_MDV = self.get_parameter("embedding").transpose(1, 2) if tied else self.get_parameter("unembedding")
-        if "unsupported" not in self._parameters:
-            return matrix_MDV
-        return torch.cat([matrix_MDV, self.get_parameter("unsupported")], dim=2)
-
-    def logits(self, prefixes: Prefixes | Sequence[Route]) -> Tensor:
-        """Return the logits of the next token at the wanted rows, [M, R, U]; prefixes may be given as `routes`."""
-        return self.hidden(prefixes) @ self.unembedding_matrix()
-
-    def last_hidden(self, contexts_MCm: Tensor) -> Tensor:
-        """Return the hidden states at the last token of contexts, [M, C, D]; times `unembedding_matrix()`: logits."""
-        return self.hidden(Prefixes.chains(contexts_MCm))
+    def _vocabulary_matrix(self) -> Tensor:
+        if self.config.tied:
+            return self.get_parameter("embedding").transpose(1, 2)
+        return self.get_parameter("unembedding")
 
     def product_hidden(self, contexts_MCm: Tensor, token_MB: Tensor) -> Tensor:
         """Return the hidden states at every context followed by every token, [M, C, B, D].
@@ -127,8 +98,8 @@ class ToyTransformer(nn.Module):
         if self.config.layers > 1:
             return self.hidden(Prefixes.product(contexts_MCm, token_MB)).view(M, C, B, -1)
         first_M1 = torch.arange(M, device=token_MB.device)[:, None] * self.vocab_size
-        context_MSD = _take(self.get_parameter("embedding"), contexts_MCm.flatten(1) + first_M1)
-        token_MBD = _take(self.get_parameter("embedding"), token_MB + first_M1)
+        context_MSD = take(self.get_parameter("embedding"), contexts_MCm.flatten(1) + first_M1)
+        token_MBD = take(self.get_parameter("embedding"), token_MB + first_M1)
         if self.config.positions:
             position_MLD = self.get_parameter("position")
             context_MSD = context_MSD + position_MLD[:, :m].repeat(1, C, 1)
@@ -176,38 +147,17 @@ class ToyTransformer(nn.Module):
         hidden_MCBD.flatten(0, 1).baddbmm_(weight_MCBX.flatten(0, 1), table_MCAHD.reshape(M * C, A * H, D))
         return hidden_MCBD
 
-    def probabilities(self, contexts: Tensor) -> Tensor:
-        """Return P(t | context) for every token, in the precision of the weights.
-
-        Where there is an unsupported token, its probability is what a row lacks to 1.
-
-        contexts: [M, C, m] with m = 1..n-1, returns [M, C, V]; for a stack of one also [C, m], returns [C, V].
-        Raises ValueError for [C, m] with several members, for contexts longer than the model was made for, and for
-        tokens outside the vocabulary.
-        """
-        if contexts.dim() == 2:
-            if self.num_members != 1:
-                raise ValueError(f"Contexts need a member axis, [M, C, m], for a stack of {self.num_members} models.")
-            return self.probabilities(contexts[None])[0]
-        if not 1 <= contexts.shape[2] <= self.max_length:
-            raise ValueError(f"Contexts have {contexts.shape[2]} tokens where the model takes 1 to {self.max_length}.")
-        if contexts.numel() and not 0 <= contexts.min() <= contexts.max() < self.vocab_size:
-            raise ValueError(f"Contexts have tokens outside the vocabulary, 0 to {self.vocab_size - 1}.")
-        p_MCU = torch.softmax(self.last_hidden(contexts) @ self.unembedding_matrix(), dim=-1)
-        return p_MCU[..., : self.vocab_size]
-
-    def hidden(self, prefixes: Prefixes | Sequence[Route]) -> Tensor:
-        """Return the hidden states from which the next token is read, at the wanted rows, [M, R, D]."""
+    def _read(self, routes: Sequence[Route]) -> Tensor:
         state_MSD: Tensor = self.get_parameter("embedding")
         if self.config.positions:
             state_MSD = (self.get_parameter("position")[:, :, None] + state_MSD[:, None]).flatten(1, 2)
-        routes = self.routes(prefixes) if isinstance(prefixes, Prefixes) else prefixes
         for layer, route in enumerate(routes):
+            assert isinstance(route, LayerRoute)
             state_MSD = self._block(layer, state_MSD, route)
         return self._norm("norm_final", state_MSD)
 
     def routes(self, prefixes: Prefixes) -> list[Route]:
-        """Return the route of every layer. Prefixes that are read many times are read faster by their routes."""
+        """Return the route of every layer."""
         # In the first layer a prefix's state is that of its last token (at its place, with positional encodings), so
         # projections are made once per token; from the second layer on each prefix has a state of its own.
         P, S = prefixes.token_MP.shape[1], self.vocab_size
@@ -216,7 +166,7 @@ class ToyTransformer(nn.Module):
             state_of_MP = (prefixes.length_MP - 1) * S + state_of_MP
             S *= self.max_length
         member_M1 = torch.arange(len(state_of_MP), device=state_of_MP.device)[:, None]
-        routes = []
+        routes: list[Route] = []
         for layer in range(self.config.layers):
             ancestor_MRA, length_MR, state_MR = prefixes.ancestor_MPA, prefixes.length_MP, state_of_MP
             if layer == self.config.layers - 1:
@@ -227,11 +177,11 @@ class ToyTransformer(nn.Module):
             ancestor_MRA = state_of_MP.gather(1, ancestor_MRA.flatten(1)).view_as(ancestor_MRA)
             beyond_MRA = torch.arange(1, ancestor_MRA.shape[2] + 1, device=length_MR.device) >= length_MR[:, :, None]
             first_M1 = member_M1 * S  # where the states of each member begin
-            routes.append(Route(state_MR + first_M1, ancestor_MRA + first_M1[:, :, None], beyond_MRA[..., None]))
+            routes.append(LayerRoute(state_MR + first_M1, ancestor_MRA + first_M1[:, :, None], beyond_MRA[..., None]))
             S, state_of_MP = P, torch.arange(P, device=length_MR.device).expand(len(state_of_MP), -1)
         return routes
 
-    def _block(self, layer: int, state_MSD: Tensor, route: Route) -> Tensor:
+    def _block(self, layer: int, state_MSD: Tensor, route: LayerRoute) -> Tensor:
         """Return the states of rows after one layer, [M, R, D]: each attends to its ancestors and itself."""
         H = self.config.heads
         A = route.ancestor_MRA.shape[2]
@@ -271,39 +221,12 @@ class ToyTransformer(nn.Module):
         return F.layer_norm(x_MSD, x_MSD.shape[-1:]) * scale_MD[:, None] + shift_MD[:, None]
 
 
-def _bias_sizes(config: ModelConfig) -> dict[str, int]:
+def _bias_sizes(config: TransformerConfig) -> dict[str, int]:
     assert config.qk_width is not None
     assert config.vo_width is not None
     qk, vo = config.heads * config.qk_width, config.heads * config.vo_width
     sizes = {"query": qk, "key": qk, "value": vo, "output": config.width}
     return sizes | ({"mlp_in": config.mlp_width, "mlp_out": config.width} if config.mlp_width else {})
-
-
-def _initial(name: str, shape: tuple[int, ...], config: ModelConfig, seeds: Sequence[int]) -> Tensor:
-    """Return the initial value of a parameter for every member, [M, *shape].
-
-    Matrices are normal with variance 1 / (width of their input); so is the embedding, seen as the transposed
-    unembedding, times `init_scale`. Biases and positions are zero, norms the identity.
-    """
-    if name.endswith("_bias") or name == "position":
-        return torch.zeros(len(seeds), *shape)
-    if name.startswith("norm"):
-        return torch.stack([torch.ones(shape[1]), torch.zeros(shape[1])]).repeat(len(seeds), 1, 1)
-    scale = config.init_scale * config.width**-0.5 if name == "embedding" else shape[0] ** -0.5
-    drawn = []
-    for seed in seeds:
-        bits = int(random_bits(seed, f"weights {name}", 0, torch.zeros(1, dtype=torch.int64)))
-        drawn.append(torch.randn(shape, generator=torch.Generator().manual_seed(bits)) * scale)
-    return torch.stack(drawn)
-
-
-def _take(table_MSX: Tensor, index: Tensor) -> Tensor:
-    """Return the rows of the members' tables at an index [M, ...] into [M * S], [M, ..., X].
-
-    One flat embedding look-up: its gradient is added up in the order of the rows, so that a member's gradient is the
-    same, bit for bit, in any stack.
-    """
-    return F.embedding(index, table_MSX.flatten(0, 1))
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:
@@ -313,4 +236,4 @@ def _by_head(x: Tensor, heads: int) -> Tensor:
 
 def _take_together(tables: Sequence[Tensor], index: Tensor) -> tuple[Tensor, ...]:
     """Return the rows of several tables at the same index."""
-    return torch.split(_take(torch.cat(list(tables), dim=-1), index), [table.shape[-1] for table in tables], dim=-1)
+    return torch.split(take(torch.cat(list(tables), dim=-1), index), [table.shape[-1] for table in tables], dim=-1)

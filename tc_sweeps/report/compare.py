@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tc_sweeps.config import METRICS, WORLDS, ConfigError, leaves
+from tc_sweeps.config import METRICS, MODELS, WORLDS, ConfigError, leaves
 from tc_sweeps.report.artifacts import printable_lines
 from tc_sweeps.report.frame import (
     config_keys,
@@ -93,12 +93,15 @@ def _finished(side: str | Path, runs: pd.DataFrame, where: Where | None) -> pd.D
     if finished.empty:
         such = f" with {spell_where(where)}" if where else ""
         raise ConfigError(f"No run of '{side}'{such} has finished: there is nothing to compare.")
-    # Of the keys that only some worlds have, a run of another world in the same sweep brings its own.
-    own, others = (
-        {f"data.{key}" for name in names for key, _, _ in leaves(WORLDS[name]())}
-        for names in (set(finished["data.name"]), set(WORLDS))
-    )
-    return finished.drop(columns=[*(others - own) & set(finished)]).reset_index(drop=True)
+    # Of the keys that only some worlds or models have, a run of another one in the same sweep brings its own.
+    foreign: set[str] = set()
+    for group, choices in (("data", WORLDS), ("model", MODELS)):
+        own, others = (
+            {f"{group}.{key}" for name in names for key, _, _ in leaves(choices[name]())}
+            for names in (set(finished[f"{group}.name"]), set(choices))
+        )
+        foreign |= others - own
+    return finished.drop(columns=[*foreign & set(finished)]).reset_index(drop=True)
 
 
 def _metrics(a: pd.DataFrame, b: pd.DataFrame, wanted: Sequence[str]) -> list[str]:

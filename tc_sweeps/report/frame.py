@@ -326,7 +326,8 @@ def swept_keys(frame: pd.DataFrame) -> list[str]:
     """Return the config keys with more than one value among the runs (null counts as a value), by which runs differ.
 
     Left out are the seed, keys that cannot change a result (`tracking.mode`), and keys that only follow another one:
-    `data.seed` the seed, head widths the width, `artifacts.order` the order, and a world's own keys `data.name`.
+    `data.seed` the seed, head widths the width, `artifacts.order` the order, and the own keys of
+    a world or a model its name.
     """
     several = [
         key for key in config_keys(frame) if key != "seed" and key not in _NO_RESULT and _distinct(frame[key]) > 1
@@ -374,10 +375,11 @@ def _follows(frame: pd.DataFrame, key: str) -> bool:
         "artifacts.contexts": ["data.name"],
     }.get(key, [])
     if not leaders or not set(leaders) <= set(frame):
-        # Between worlds a key may differ only because each world has its own value of it, or none at all.
-        if not key.startswith("data.") or key == "data.name" or _distinct(frame["data.name"]) == 1:
+        # Between worlds (or models) a key may differ only because each has its own value of it, or none at all.
+        name = f"{key.partition('.')[0]}.name"
+        if name not in ("data.name", "model.name") or name not in frame or key == name or _distinct(frame[name]) == 1:
             return False
-        return all(_distinct(world[key]) == 1 for _, world in frame.groupby("data.name"))
+        return all(_distinct(choice[key]) == 1 for _, choice in frame.groupby(name))
     first = frame[leaders[0]]
     if key.startswith("model."):
         led: pd.Series[Any] = first // frame[leaders[1]]
@@ -385,7 +387,7 @@ def _follows(frame: pd.DataFrame, key: str) -> bool:
         led = first.map({name: world.contexts for name, world in WORLDS.items()})
     else:
         led = first
-    return bool((frame[key] == led).all())
+    return bool(((frame[key] == led) | (frame[key].isna() & led.isna())).all())
 
 
 # ----------------------------------------------------------------------------------------------------------- statistics

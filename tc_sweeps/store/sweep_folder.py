@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tc_sweeps.config import TransformerConfig
 from tc_sweeps.store.files import locked, replace, replace_text
 from tc_sweeps.store.folder import OUTPUTS, RunFolder
 from tc_sweeps.store.lease import standing
@@ -128,7 +129,8 @@ def _standing(run: RunFolder) -> dict[str, Any]:
         "run_id": run.run_id,
         **{name: status.get(name) for name in ("state", "reason", "step", "attempt", "seconds_per_step")},
     }
-    return row | flat(run.read_config())
+    # Configs from before there were two models do not name theirs.
+    return row | {"model.name": TransformerConfig.name} | flat(run.read_config())
 
 
 def _result(run: RunFolder) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tc_sweeps.config import Config
+from tc_sweeps.config import Config, CPConfig, TransformerConfig
 from tc_sweeps.store import Job
 
 __all__ = ["Load", "Packed", "Stack", "capacity", "load", "pack"]
@@ -104,10 +104,19 @@ def _stack_bytes(memory_bytes: int, workers: int, on_cpu: bool) -> int:
 
 def load(config: Config, kind: object, *, prefixes: int, wanted: int, vocab_size: int, contexts: int) -> Load:
     """Return what a run takes whose batch has so many `prefixes` and `wanted` rows and that counts so many contexts."""
-    model, training = config.model, config.training
-    D, V = model.width, vocab_size
-    inner = model.layers * (12 * D + 2 * model.mlp_width)  # numbers held for a prefix, besides its logits
-    cost = training.steps * (wanted * V + prefixes * inner) + training.evaluations * contexts * (V + inner)
+    training, V = config.training, vocab_size
+    held, parameters = _sizes(config, vocab_size)
+    cost = training.steps * (wanted * V + prefixes * held) + training.evaluations * contexts * (V + held)
     cost += EFFECTIVE_RANK * wanted * V * config.rank.effective
-    parameters = 2 * V * D + model.layers * D * (4 * D + 2 * model.mlp_width)
-    return Load(kind, cost, 4 * (4 * wanted * V + 3 * prefixes * inner + 8 * parameters))
+    return Load(kind, cost, 4 * (4 * wanted * V + 3 * prefixes * held + 8 * parameters))
+
+
+def _sizes(config: Config, vocab_size: int) -> tuple[int, int]:
+    """Return about how many numbers a model holds for a prefix, besides its logits, and how many parameters it has."""
+    model, order = config.model, config.data.order
+    if isinstance(model, CPConfig):
+        assert order is not None
+        return 2 * (order - 1) * model.rank, order * vocab_size * model.rank
+    assert isinstance(model, TransformerConfig)
+    D, inner = model.width, 2 * model.mlp_width
+    return model.layers * (12 * D + inner), 2 * vocab_size * D + model.layers * D * (4 * D + inner)

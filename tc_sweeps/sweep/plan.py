@@ -31,11 +31,20 @@ MOST_VALUES = 12  # of an axis in one line
 
 Shape = str  # what runs have in common that take equally long for a step
 # What makes no step longer. Evaluations do: few and many steps for each are different shapes.
-_SHAPELESS = {"data.seed", "data.noise", "training.steps", "training.evaluations", "training.warmup_steps"}
+# A model's name is told by its keys, and tables from before there were two have none.
+_SHAPELESS = {
+    "data.seed",
+    "data.noise",
+    "training.steps",
+    "training.evaluations",
+    "training.warmup_steps",
+    "model.name",
+}
+_CHOSEN = ("data.", "model.")  # groups whose keys depend on what is chosen
 _SHAPING = [
     name
     for name, _, metadata in leaves(Config())
-    if metadata["identity"] and not metadata["per_member"] and not name.startswith("data.") and name not in _SHAPELESS
+    if metadata["identity"] and not metadata["per_member"] and not name.startswith(_CHOSEN) and name not in _SHAPELESS
 ]
 
 
@@ -78,8 +87,8 @@ def plan_text(jobs: Sequence[Job], times: Times, launch: Launch, *, command: str
 
 def shape_of(values: Mapping[str, Any]) -> Shape:
     """Return the shape of a run by its config's values under dotted keys; what is missing counts as null."""
-    data = [name for name in sorted(values) if name.startswith("data.") and name not in _SHAPELESS]
-    found = {name: _plain(values.get(name)) for name in [*_SHAPING, *data]}
+    chosen = [name for name in sorted(values) if name.startswith(_CHOSEN) and name not in _SHAPELESS]
+    found = {name: _plain(values.get(name)) for name in [*_SHAPING, *chosen]}
     found["steps per evaluation"] = int(values["training.steps"]) // int(values["training.evaluations"])
     return json.dumps({name: value for name, value in found.items() if value is not None}, sort_keys=True)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tc_sweeps.corpus import Corpus
-from tc_sweeps.model import ToyTransformer
+from tc_sweeps.model import StackModel
 
 Ngram = tuple[int, ...]
 
@@ -28,14 +28,14 @@ def considered(corpus: Corpus, order: int, contexts: str) -> list[Ngram]:
     return list(itertools.product(*(sorted({ngram[i] for ngram in known}) for i in range(order - 1))))
 
 
-def probabilities(model: ToyTransformer, member: int, contexts: list[Ngram]) -> dict[Ngram, list[float]]:
+def probabilities(model: StackModel, member: int, contexts: list[Ngram]) -> dict[Ngram, list[float]]:
     doubles = model.member(member).double()
     rows = doubles.probabilities(torch.tensor(contexts))
     return dict(zip(contexts, rows.tolist(), strict=True))
 
 
 def brute_force(
-    model: ToyTransformer,
+    model: StackModel,
     member: int,
     corpus: Corpus,
     *,
@@ -134,14 +134,14 @@ def assert_rows_equal(row: dict[str, object], expected: dict[str, object]) -> No
             assert row[name] == value, name
 
 
-def abstains(model: ToyTransformer, member: int, context: Ngram) -> float:
+def abstains(model: StackModel, member: int, context: Ngram) -> float:
     """Return the probability of the unsupported token."""
     doubles = model.member(member).double()
     logits = doubles.last_hidden(torch.tensor([[context]])) @ doubles.unembedding_matrix()
     return torch.softmax(logits, dim=-1)[0, 0, -1].item()
 
 
-def direct_loss(model: ToyTransformer, member: int, corpus: Corpus, positions: str) -> float:
+def direct_loss(model: StackModel, member: int, corpus: Corpus, positions: str) -> float:
     """Equation (1), sentence by sentence."""
     doubles = model.member(member).double()
     total = 0.0

@@ -9,7 +9,7 @@ import torch
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus, build_corpus
 from tc_sweeps.corpus.tensor import distinct_rows
-from tc_sweeps.model import ToyTransformer
+from tc_sweeps.model import StackModel, build_model
 
 MODELS: dict[str, dict[str, Any]] = {
     "attention": {"width": 8, "heads": 2},
@@ -24,15 +24,16 @@ MODELS: dict[str, dict[str, Any]] = {
         "tied": True,
         "vo_width": 3,
     },
+    "cp": {"name": "cp", "rank": 4, "init_scale": 0.3},  # its logits grow with the third power of its weights
 }
 
 
 def sharp_model(
     corpora: list[Corpus], shape: str, *, seed: int, sharpness: float = 4.0, unsupported: bool = False
-) -> ToyTransformer:
+) -> StackModel:
     """Return an untrained stack whose weights are scaled up, so that many probabilities are near 0 and 1."""
     config = resolve({"model": MODELS[shape]}).model
-    model = ToyTransformer(
+    model = build_model(
         config,
         vocab_size=corpora[0].vocab_size,
         max_length=corpora[0].order - 1,

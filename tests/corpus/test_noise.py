@@ -19,6 +19,7 @@ WORLDS = {
     "latent": {},
     "modular": {"modulus": 23},
     "low_rank": {"vocab_size": 20, "num_sentences": None},
+    "ratings": {"users": 20},
 }
 
 

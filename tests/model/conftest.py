@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tc_sweeps.config import Config, resolve
 from tc_sweeps.corpus import Corpus, build_corpus
-from tc_sweeps.model import CorpusModule, Outside, StackModule, ToyTransformer
+from tc_sweeps.model import CorpusModule, Outside, StackModule, ToyTransformer, build_model
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def fit() -> Callable[..., StackModule]:
         evaluations: int | None = None,  # up to this one; None: all
     ) -> StackModule:
         corpora = corpora or [build_corpus(config.data) for config in configs]
-        model = ToyTransformer(
+        model = build_model(
             configs[0].model,
             vocab_size=corpora[0].vocab_size,
             max_length=corpora[0].order - 1,

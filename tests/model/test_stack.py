@@ -7,13 +7,14 @@ import torch
 
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import build_corpus
-from tc_sweeps.model import CorpusModule, StackModule, ToyTransformer, loss, loss_floor
+from tc_sweeps.model import CorpusModule, StackModule, build_model, loss, loss_floor
 from tc_sweeps.model.prefixes import Batch, full_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(run with no optimizer|num_workers|LeafSpec|`GPU` available).*")
 
 STEPS = 60
 EVERYTHING = {"layers": 2, "mlp_width": 12, "positions": True, "layer_norm": True, "biases": True}
+CP = {"name": "cp", "rank": 7}
 
 # Eight members that differ in all that may differ inside a stack: seed, corpus and its size, rate, decay.
 MEMBERS = [
@@ -52,6 +53,18 @@ SHAPES = {
     },
     "order 2": {"data": {"order": 2, "vocab_size": 90, "num_sentences": 60}},
     "order 4": {"data": {"order": 4, "sampler": "uniform", "num_sentences": 56}},
+    "CP": {"model": CP},
+    "CP, order 4, last position": {
+        "model": CP,
+        "data": {"order": 4, "sampler": "uniform", "num_sentences": 56},
+        "objective": {"positions": "last"},
+    },
+    "CP, abstention in minibatches": {
+        "model": CP,
+        "data": ROOMY | {"num_sentences": 50},
+        "objective": {"outside": {"method": "unsupported"}},
+        "training": {"batch_size": 8},
+    },
 }
 
 
@@ -65,7 +78,7 @@ def configs(shape: dict, members=range(8), **training):
                 {
                     "seed": member["seed"],
                     "data": {"vocab_size": 9, "num_sentences": member["num_sentences"], **shape.get("data", {})},
-                    "model": {"width": 16, "heads": 2, **shape.get("model", {})},
+                    "model": CP if shape.get("model") == CP else {"width": 16, "heads": 2, **shape.get("model", {})},
                     "objective": shape.get("objective", {}),
                     "training": shared | own | training,
                 }
@@ -96,13 +109,16 @@ def test_stacked_equals_solo_in_float64_but_for_rounding(fit, shape):
             found = weights(stack, place)
             for name, value in solo.items():
                 torch.testing.assert_close(found[name], value, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-        assert (solo["embedding"] - initial_embedding(eight[member])).abs().max() > 1e-3
+        name, before = initial(eight[member])
+        assert (solo[name] - before).abs().max() > 1e-3
 
 
-def initial_embedding(config) -> torch.Tensor:
+def initial(config) -> tuple[str, torch.Tensor]:
+    """Return the name of a model's first parameter, and what it begins with."""
     corpus = build_corpus(config.data)
-    model = ToyTransformer(config.model, vocab_size=corpus.vocab_size, max_length=corpus.order - 1, seeds=[config.seed])
-    return model.get_parameter("embedding")[0].detach()
+    model = build_model(config.model, vocab_size=corpus.vocab_size, max_length=corpus.order - 1, seeds=[config.seed])
+    name, value = next(model.named_parameters())
+    return name, value[0].detach()
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -139,7 +155,8 @@ def test_a_members_place_and_neighbours_leave_its_weights_alone_bit_for_bit(fit,
     first, second = fit(eight), fit(others)
     for member in (1, 3):
         assert_same(weights(second, member), weights(first, member))
-    assert not torch.equal(weights(first, 0)["embedding"], weights(second, 0)["embedding"])
+    name, _ = initial(eight[0])
+    assert not torch.equal(weights(first, 0)[name], weights(second, 0)[name])
 
 
 @pytest.mark.parametrize("training", [{}, {"batch_size": 16}, {"clip_norm": 1.0}], ids=str)
@@ -213,7 +230,7 @@ def test_blocks_of_steps_make_the_same_weights_as_one_block(fit):
 
 
 RESUMED = {"the paper's": {}, "everything, schedule": {"model": EVERYTHING, **SHAPES["clipping and schedule"]},
-           "minibatch": {"training": {"batch_size": 16}}}  # fmt: skip
+           "minibatch": {"training": {"batch_size": 16}}, "CP": {"model": CP}}  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", RESUMED.values(), ids=RESUMED)
@@ -224,7 +241,7 @@ def test_a_stack_that_starts_in_the_middle_ends_with_the_same_bits(fit, shape):
         config.data.num_sentences = 50 + place
     whole = fit(stack).state()
     half = {name: value.clone() for name, value in fit(stack, evaluations=2).state().items()}
-    assert not torch.equal(half["embedding"], whole["embedding"])
+    assert not torch.equal(half[initial(stack[0])[0]], whole[initial(stack[0])[0]])
     resumed = fit(stack, state=half, evaluations_made=2)
     assert_same(resumed.state(), whole)
     assert int(resumed.steps_made) == 40

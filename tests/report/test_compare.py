@@ -158,6 +158,19 @@ def test_two_runs_are_compared(outputs: Path) -> None:
         compare_text(f"a/{one}", "a", where={"seed": 1})
 
 
+def test_models_have_keys_of_their_own(outputs: Path) -> None:
+    for seed in (0, 1):
+        one = finish(outputs, "a", 1.0 + seed, model__name="cp", model__rank=8, seed=seed)
+        finish(outputs, "b", 2.0 + seed, seed=seed)
+    finish(outputs, "a", 1.0, seed=2)
+    text = compare_text("a", "b", where={"seed": [0, 1]})
+    assert "  model.name  A: cp  B: transformer\n" in text
+    assert "Only runs of A have model.rank.\n" in text
+    assert "Only runs of B have model.width, " in text
+    assert "Matched by seed: 2 of 2" in text, "the same data, whatever the model"
+    assert "model.width" not in compare_text(f"a/{one}", "a", where={"model.name": "cp"})
+
+
 def test_worlds_have_keys_of_their_own(outputs: Path) -> None:
     made.sizes_sweep(outputs)
     made.kinships_sweep(outputs)

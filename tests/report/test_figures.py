@@ -18,7 +18,16 @@ from tc_sweeps.cli import main
 from tc_sweeps.config import METRICS, ConfigError
 from tc_sweeps.report import draw_experiment, draw_xy, experiments, left_out, load_sweep, style
 from tc_sweeps.report.curves import figure_xy, labelled
-from tc_sweeps.report.figures import Drawing, contradictions, dynamics, examples, figure2, figure3, kinships
+from tc_sweeps.report.figures import (
+    Drawing,
+    contradictions,
+    dynamics,
+    examples,
+    figure2,
+    figure3,
+    kinships,
+    recommendation,
+)
 from tc_sweeps.report.where import spell_where
 
 CONF = Path(__file__).parents[2] / "conf" / "experiment"
@@ -917,3 +926,81 @@ def test_a_curve_that_is_generalization_or_hallucination_has_its_colour(outputs:
     assert {left.yaxis.label.get_color(), right.xaxis.label.get_color()} == {style.GENERALIZATION}
     assert {middle.yaxis.label.get_color(), right.yaxis.label.get_color()} == {style.HALLUCINATION}
     assert style.GENERALIZATION != style.HALLUCINATION
+
+
+def recommendation_runs(
+    outputs: Path, model: dict[str, Any], right: float, wrong: float, seeds: int = 3, **data: Any
+) -> None:
+    """So many right and wrong recommendations for each of 200 users, times 0.9, 1 and 1.1 in the three seeds."""
+    for seed in range(seeds):
+        by = 0.9 + 0.1 * seed
+        last = {
+            "generalization/count": right * 200 * by,
+            "generalization/recall": right * by / 4,
+            "hallucination/count": wrong * 200 * by,
+            "hallucination/share": wrong / (right + wrong) if right + wrong else float("nan"),
+            "train/above_threshold": 1600,
+        }
+        chosen = {"data.name": "ratings", **{f"data.{key}": value for key, value in data.items()}, "seed": seed}
+        run = made.finished_run(outputs, "recommendation", chosen | model, {1000: last})
+        sizes = {"corpus/contexts": 200, "corpus/train_ngrams": 3200, "corpus/held_out_ngrams": 800}
+        run.write_facts(made.random_facts({}) | sizes, None)
+
+
+def test_recommendation_draws_both_models_against_their_sizes(outputs: Path) -> None:
+    for size, right, wrong in ((2, 1, 3), (4, 2, 0.5), (64, 0, 0)):
+        recommendation_runs(outputs, {"model.name": "cp", "model.rank": size}, right, wrong)
+        recommendation_runs(outputs, {"model.width": size, "model.heads": 1}, right, wrong / 2)
+    drawing = draw_experiment("recommendation")
+    check(drawing, "recommendation")
+    left, middle, right_axes = recommendation.draw(outputs / "recommendation").axes
+    assert left.get_xscale() == "log"
+    assert drawn(left, style.GENERALIZATION) == [pytest.approx([0.25, 0.5, 0])]
+    assert drawn(left, style.GENERALIZATION, "--") == [pytest.approx([0.25, 0.5, 0])]
+    assert drawn(middle, style.COLOURS[-1]) == [pytest.approx([0.25, 0.8])], "no precision where nothing is recommended"
+    assert drawn(middle, style.COLOURS[-1], "--") == [pytest.approx([0.4, 2 / 2.25])]
+    assert drawn(right_axes, style.HALLUCINATION) == [pytest.approx([3, 0.5, 0])]
+    assert drawn(right_axes, style.HALLUCINATION, "--") == [pytest.approx([1.5, 0.25, 0])]
+    assert right_axes.get_xlabel() == "rank of the CP tensor or width of the transformer"
+    lines = drawing.verdict.splitlines()
+    assert lines[:2] == [
+        "Wherever held-out likes are recommended, so is what is not liked: holds in all 4 settings.",
+        "The largest rank or width recommends less than the one that finds most: holds in all 2 settings.",
+    ]
+    assert lines[2].startswith("CP tensor, rank 4: 0.5 [0.5, 0.5] of the likes in the data and 0.50 [0.38, 0.62] of")
+    assert "recommendations: a precision of 0.8" in lines[2]
+    assert lines[2].endswith(", 0.50 [0.38, 0.62] wrong recommendations per user.")
+    assert lines[3].endswith("those held out are above the threshold; recommendations: none at all.")
+    assert lines[4].startswith("transformer, width 4: ")
+    assert lines[6].startswith("By chance precision is 0.048.")
+
+
+def test_recommendation_without_a_wrong_one_does_not_hold(outputs: Path) -> None:
+    recommendation_runs(outputs, {"model.name": "cp", "model.rank": 4}, 2, 0)
+    told = recommendation.verdict(outputs / "recommendation").splitlines()
+    assert told[0] == "Wherever held-out likes are recommended, so is what is not liked: does not hold."
+    assert len(told) == 3, "there is no other size"
+
+
+def test_recommendation_of_nothing_cannot_be_said(outputs: Path) -> None:
+    recommendation_runs(outputs, {"model.name": "cp", "model.rank": 4}, 0, 0)
+    told = recommendation.verdict(outputs / "recommendation").splitlines()
+    assert told[0] == "Held-out likes are recommended: cannot be said from these runs, at any rank or width."
+
+
+def test_recommendation_tells_other_keys_apart(outputs: Path) -> None:
+    for likes, wrong in ((10, 1), (20, 2)):
+        recommendation_runs(outputs, {"model.name": "cp", "model.rank": 4}, 2, wrong, seeds=1, likes=likes)
+    figure = recommendation.draw(outputs / "recommendation")
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-2:] == [
+        "CP tensor, likes 10",
+        "CP tensor, likes 20",
+    ]
+
+
+def test_recommendation_in_another_world_is_refused(outputs: Path) -> None:
+    made.finished_random_run(outputs, "recommendation", {}, ratio=lambda _: 18)
+    with pytest.raises(
+        ConfigError, match=r"^No run of the sweep 'recommendation' has held-out likes: choose data=rati"
+    ):
+        draw_experiment("recommendation")

@@ -231,6 +231,23 @@ def test_swept_keys_leave_out_what_follows(outputs: Path) -> None:
     assert swept_keys(load_sweep("own")) == ["data.seed", "model.qk_width"]
 
 
+def test_swept_keys_between_models_are_their_name_and_those_that_vary_within_one(outputs: Path) -> None:
+    for chosen in ({"model.width": 8}, {"model.width": 16}, {"model.name": "cp"}):
+        made.finished_random_run(outputs, "models", chosen, ratio=lambda _: 18)
+    assert swept_keys(load_sweep("models")) == ["model.name", "model.width"]
+    made.finished_random_run(outputs, "models", {"model.name": "cp", "model.rank": 4}, ratio=lambda _: 18)
+    assert swept_keys(load_sweep("models")) == ["model.name", "model.width", "model.rank"]
+
+
+def test_runs_from_before_models_had_names_are_transformers(outputs: Path) -> None:
+    run = made.finished_random_run(outputs, "old", {"seed": 1}, ratio=lambda _: 18)
+    made.finished_random_run(outputs, "old", {"seed": 2}, ratio=lambda _: 18)
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace("  name: transformer\n", ""))
+    assert load_sweep("old")["model.name"].tolist() == ["transformer"] * 2
+    assert swept_keys(load_sweep("old")) == []
+
+
 def test_swept_keys_between_worlds_are_their_name_alone(outputs: Path) -> None:
     made.begin(outputs, "worlds", {"data.name": "random"})
     made.begin(outputs, "worlds", {"data.name": "kinships"})

@@ -535,6 +535,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"model.width": 30, "model.heads": 2, "training.clip_norm": 0.1, "training.batch_size": 7},
     {"training.learning_rate": 0.1 + 0.2, "training.weight_decay": 1e22, "tracking.mode": "none"},
     {"data.order": 4, "artifacts.order": 3, "data.vocab_size": 9},
+    {"model.name": "cp", "model.rank": 8, "data.name": "ratings"},
 ]
 
 
@@ -557,6 +558,8 @@ def test_the_command_of_a_run_makes_this_very_run(overrides: dict[str, Any], out
 def test_a_command_names_only_what_is_no_default() -> None:
     command = run_command(asdict(resolve(made.nested({"seed": 3, "model.width": 64, "sweep": "s"}))))
     assert command == "python -m tc_sweeps sweep=s data=random seed=3 model.width=64"
+    command = run_command(asdict(resolve(made.nested({"model.name": "cp", "model.rank": 8, "sweep": "s"}))))
+    assert command == "python -m tc_sweeps sweep=s data=random model=cp model.rank=8"
 
 
 def test_values_are_spelled_in_hydras_grammar() -> None:

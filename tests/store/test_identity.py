@@ -77,6 +77,19 @@ def test_runs_made_before_there_was_noise_keep_their_ids(data: dict[str, Any], k
     assert run_id(resolve({"data": {**data, "noise": 0.1}})) != known
 
 
+def test_runs_made_before_there_was_another_model_keep_their_ids() -> None:
+    # Those of `model=attention` and `model=mlp` as they were before a model had a name.
+    assert run_id(resolve({"model": {"name": "transformer"}})) == "3ac3d4deb72a923d"
+    assert run_id(resolve({"model": {"mlp_width": 64}})) == "0addc94bbed03ffb"
+    assert run_id(resolve({"model": {"name": "cp"}})) not in ("3ac3d4deb72a923d", "0addc94bbed03ffb")
+
+
+@pytest.mark.parametrize("key", ["rank", "init_scale"])
+def test_every_key_of_a_cp_tensor_enters(key: str) -> None:
+    config = resolve({"model": {"name": "cp"}})
+    assert run_id(with_value(config, f"model.{key}", getattr(config.model, key) + 1)) != run_id(config)
+
+
 def test_an_id_is_16_hex_digits_and_the_same_each_time() -> None:
     first, second = run_id(a_config("kinships")), run_id(a_config("kinships"))
     assert first == second

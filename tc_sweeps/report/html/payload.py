@@ -59,8 +59,8 @@ Curves = dict[int, tuple[np.ndarray, np.ndarray]]
 class Axis:
     """A key in which runs differ, with those that go along with it and its values in order.
 
-    Null is no value of it where a whole sweep, or all runs of one world in it, have nothing else: there the key says
-    nothing, and these runs stand nowhere on the axis.
+    Null is no value of it where a whole sweep, or all runs of one world or model in it, have nothing else: there the
+    key says nothing, and these runs stand nowhere on the axis.
     """
 
     key: str
@@ -210,8 +210,10 @@ class Gathered:
 
     def _without(self, key: str) -> np.ndarray:
         """Return which runs stand nowhere on an axis, as `Axis` says."""
-        alike = self.runs["sweep"], self.runs["data.name"]
-        return np.asarray(self.runs[key].isna().groupby(list(alike)).transform("all"))
+        missing = self.runs[key].isna()
+        alike = (["sweep", "data.name"], ["sweep", "model.name"])
+        nowhere = [missing.groupby([self.runs[name] for name in names]).transform("all") for names in alike]
+        return np.asarray(nowhere[0] | nowhere[1])
 
     @cached_property
     def _places(self) -> np.ndarray:
