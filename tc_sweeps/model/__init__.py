@@ -1,5 +1,6 @@
 """Models and their training: the toy transformer, the loss, AdamW for stacks, the Lightning modules."""
 
+from tc_sweeps.model.counted import CountedModel
 from tc_sweeps.model.module import CorpusModule, StackModule, batch_shape
 from tc_sweeps.model.objectives import loss, loss_floor, trained_tensors
 from tc_sweeps.model.optimizer import VectorAdamW, evaluation_steps
@@ -8,6 +9,7 @@ from tc_sweeps.model.transformer import ToyTransformer
 
 __all__ = [
     "CorpusModule",
+    "CountedModel",
     "Outside",
     "StackModule",
     "ToyTransformer",
