@@ -1,18 +1,32 @@
-"""Rank: bounds on the rank of a data tensor, CP logit tensors fitted to it, and its effective rank."""
+"""Rank: of data tensors (bounds, CP logit tensors, effective rank), and of trained models (layer tensors)."""
 
 from tc_sweeps.rank.bounds import RankBounds, flattening_ranks, merged_terms, rank_bounds, slice_terms
 from tc_sweeps.rank.cp import CPLogits, consistent_contexts, fit_cp
 from tc_sweeps.rank.effective import EffectiveRank, effective_rank
+from tc_sweeps.rank.layer import (
+    LayerBounds,
+    decoded_tensor,
+    layer_rank_bounds,
+    layer_tensor,
+    numerical_flattening_ranks,
+    softmax_at_least,
+)
 
 __all__ = [
     "CPLogits",
     "EffectiveRank",
+    "LayerBounds",
     "RankBounds",
     "consistent_contexts",
+    "decoded_tensor",
     "effective_rank",
     "fit_cp",
     "flattening_ranks",
+    "layer_rank_bounds",
+    "layer_tensor",
     "merged_terms",
+    "numerical_flattening_ranks",
     "rank_bounds",
     "slice_terms",
+    "softmax_at_least",
 ]
