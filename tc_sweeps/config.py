@@ -104,7 +104,15 @@ METRICS = (
     "judge/hallucination/share",
     "judge/hallucination/per_context",
     "judge/abstention/rate",
+    # Where rank.spectra=true (tc_sweeps/rank/spectra.py); an order has as many unfoldings as places.
+    *(
+        f"spectra/{matrix}/{measure}"
+        for matrix in ("unfolding_1", "unfolding_2", "unfolding_3", "unfolding_4", "query_key", "value_output")
+        for measure in ("stable_rank", "nuclear_norm", "numerical_rank")
+    ),
 )
+
+MOST_UNFOLDINGS = 4  # that have metrics: the greatest order of which spectra can be told
 
 LEAST_THRESHOLD = 1e-30  # of artifacts; float32 holds no number much smaller
 
@@ -466,6 +474,15 @@ class Artifacts:
 
 
 @dataclass
+class Rank:
+    """What is measured of ranks, beside the artifacts."""
+
+    # At every evaluation the spectra of the model: of the unfoldings of its log-probabilities, of its heads' products.
+    # Off, since every context costs some time: of a default run a few percent (benchmarks/README.md).
+    spectra: bool = key(False, absent=False)
+
+
+@dataclass
 class Tracking:
     """Where Weights & Biases mirrors the run; the local files are written in every mode."""
 
@@ -485,6 +502,7 @@ class Config:
     objective: Objective = field(default_factory=Objective)
     training: Training = field(default_factory=Training)
     artifacts: Artifacts = field(default_factory=Artifacts)
+    rank: Rank = field(default_factory=Rank)
     tracking: Tracking = field(default_factory=Tracking)
 
 
@@ -742,6 +760,7 @@ def _check(config: Config) -> None:
     )
     _one_of("artifacts.contexts", artifacts.contexts, (None, "all", "typed"))
     _check_counting(config)
+    _check_rank(config)
     _one_of("tracking.mode", config.tracking.mode, ("offline", "online", "none"))
 
 
@@ -805,6 +824,20 @@ def _check_counting(config: Config) -> None:
             f"artifacts.epsilon={artifacts.epsilon} is of artifacts.measure=joint; artifacts.threshold is that of "
             "conditional probabilities.",
         )
+
+
+def _check_rank(config: Config) -> None:
+    if not config.rank.spectra:
+        return
+    order = config.artifacts.order or _data_order(config.data)
+    _require(
+        order <= MOST_UNFOLDINGS,
+        f"rank.spectra=true tells of up to {MOST_UNFOLDINGS} unfoldings: artifacts.order={order} must be no more.",
+    )
+    _require(
+        config.artifacts.engine != "sampled",
+        "artifacts.engine=sampled looks at some contexts only: rank.spectra=true needs all of them.",
+    )
 
 
 def _check_objective(config: Config) -> None:
