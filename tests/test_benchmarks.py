@@ -217,3 +217,12 @@ def test_labels_change_no_count_and_their_cost_is_told(
         [stack, *world] for stack in "12" for world in (["closed", "14"], ["open", "14"], ["open", "126"])
     ]
     assert rows[-1].startswith("greatest ratio ")
+
+
+def test_what_spectra_cost_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--settings", "12", "12x2", "--repeats", "1", "--steps", "20"]
+    monkeypatch.setattr(sys, "argv", ["spectra", *short])
+    load("spectra").main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 12 ")]
+    assert [row[:2] for row in rows] == [["12", "1"], ["12", "2"]]
+    assert all(float(row[4]) > 0 for row in rows)
