@@ -220,9 +220,9 @@ def test_labels_change_no_count_and_their_cost_is_told(
 
 
 def test_what_spectra_cost_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    short = ["--settings", "12", "12x2", "--repeats", "1", "--steps", "20"]
+    short = ["--settings", "12x2", "--repeats", "1", "--steps", "20"]
     monkeypatch.setattr(sys, "argv", ["spectra", *short])
     load("spectra").main()
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 12 ")]
-    assert [row[:2] for row in rows] == [["12", "1"], ["12", "2"]]
+    assert [row[:2] for row in rows] == [["12", "2"]]
     assert all(float(row[4]) > 0 for row in rows)
