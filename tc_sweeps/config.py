@@ -105,7 +105,15 @@ METRICS = (
     "judge/hallucination/share",
     "judge/hallucination/per_context",
     "judge/abstention/rate",
+    # Where rank.spectra=true (tc_sweeps/rank/spectra.py); an order has as many unfoldings as places.
+    *(
+        f"spectra/{matrix}/{measure}"
+        for matrix in ("unfolding_1", "unfolding_2", "unfolding_3", "unfolding_4", "query_key", "value_output")
+        for measure in ("stable_rank", "nuclear_norm", "numerical_rank")
+    ),
 )
+
+MOST_UNFOLDINGS = 4  # that have metrics: the greatest order of which spectra can be told
 
 LEAST_THRESHOLD = 1e-30  # of artifacts; float32 holds no number much smaller
 
@@ -530,6 +538,9 @@ class Rank:
     # Before training, the effective rank of the training data, alone and with true, shuffled and random test data, as
     # `rank/*` in the results: four searches of a second each for 200 triples of 32 tokens, far longer for larger data.
     effective: bool = key(False, absent=False, per_member=True)
+    # At every evaluation the spectra of the model: of the unfoldings of its log-probabilities, of its heads' products.
+    # Off, since every context costs some time: of a default run a few percent (benchmarks/README.md).
+    spectra: bool = key(False, absent=False)
 
 
 @dataclass
@@ -806,6 +817,7 @@ def _check(config: Config) -> None:
     )
     _one_of("artifacts.contexts", artifacts.contexts, (None, "all", "typed"))
     _check_counting(config)
+    _check_rank(config)
     _one_of("tracking.mode", config.tracking.mode, ("offline", "online", "none"))
 
 
@@ -888,6 +900,20 @@ def _check_counting(config: Config) -> None:
             f"artifacts.epsilon={artifacts.epsilon} is of artifacts.measure=joint; artifacts.threshold is that of "
             "conditional probabilities.",
         )
+
+
+def _check_rank(config: Config) -> None:
+    if not config.rank.spectra:
+        return
+    order = config.artifacts.order or _data_order(config.data)
+    _require(
+        order <= MOST_UNFOLDINGS,
+        f"rank.spectra=true tells of up to {MOST_UNFOLDINGS} unfoldings: artifacts.order={order} must be no more.",
+    )
+    _require(
+        config.artifacts.engine != "sampled",
+        "artifacts.engine=sampled looks at some contexts only: rank.spectra=true needs all of them.",
+    )
 
 
 def _check_objective(config: Config) -> None:

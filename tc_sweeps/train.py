@@ -49,7 +49,7 @@ from tc_sweeps.model import (
     evaluation_steps,
     outside_remarks,
 )
-from tc_sweeps.rank import RANK_FACTS, rank_facts
+from tc_sweeps.rank import RANK_FACTS, Spectra, gram_bytes, rank_facts
 from tc_sweeps.store import Checkpoints, Job, Mirror, RunFolder, Saved, Worker, code_version, open_mirror, run_id
 
 __all__ = ["Result", "counted", "device_of", "engine_of", "is_out_of_memory", "ngrams_of", "stack_key", "train"]
@@ -217,7 +217,7 @@ def _fit(
     def publish(evaluation: Evaluation) -> None:
         members[evaluation.member].publish(evaluation, clock.seconds_at(evaluation.step))
 
-    counting = ArtifactCallback(counter, publish)
+    counting = ArtifactCallback(counter, publish, beside=make_spectra(configs, corpora, device))
     trainer = _trainer(configs[0].training.evaluations - evaluations_made, device, [counting, keeper])
     trainer.fit(module, CorpusModule(corpora, configs))
     return [member for member in members if member.running], keeper.state(module)
@@ -285,6 +285,14 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
     return SampledCounter(corpora, sampling=first.artifacts.sampling, seeds=seeds, **settings)
 
 
+def make_spectra(configs: Sequence[Config], corpora: Sequence[Corpus], device: torch.device) -> Spectra | None:
+    """Return what tells the spectra of a stack, if its configs ask for them."""
+    if not configs[0].rank.spectra:
+        return None
+    places = [corpus.places(**counted(config)) for config, corpus in zip(configs, corpora, strict=True)]
+    return Spectra(places, memory_mib=configs[0].artifacts.memory_mib, device=device)
+
+
 def ngrams_of(config: Config, corpus: Corpus) -> int:
     """Return how many n-grams a count passes: the contexts considered times the vocabulary."""
     return math.prod(len(tokens) for tokens in corpus.places(**counted(config))) * corpus.vocab_size
@@ -294,11 +302,13 @@ def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
     """Return whether artifacts are counted or estimated; `auto` counts up to `artifacts.exact_ngrams`.
 
     Raises ConfigError where they are too many even for that, where joint ones may not fit into the memory, and where
-    contexts are to be mined, for which all have to be looked at.
+    contexts are to be mined or spectra to be told, for which all have to be looked at.
     """
     artifacts, ngrams = config.artifacts, ngrams_of(config, corpus)
     if ngrams >= 1 << 62:
         raise ConfigError(f"{ngrams:.1e} n-grams are too many to number: lower artifacts.order or the vocabulary.")
+    if config.rank.spectra:
+        _check_spectra(config, corpus, ngrams)
     if artifacts.measure == "joint":
         epsilon = epsilon_of(corpus, artifacts.epsilon)
         if (most := min(1 / epsilon, ngrams)) * BYTES_PER_SENTENCE > artifacts.memory_mib << 20:
@@ -316,6 +326,23 @@ def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
             f"artifacts.exact_ngrams={artifacts.exact_ngrams:.1e}: raise it, or choose other contexts."
         )
     return "sampled"
+
+
+def _check_spectra(config: Config, corpus: Corpus, ngrams: int) -> None:
+    """Raise ConfigError where the contexts, or the tokens of a place, are too many for spectra."""
+    artifacts = config.artifacts
+    if artifacts.engine == "auto" and ngrams > artifacts.exact_ngrams:
+        mend = "leave it out" if artifacts.measure == "joint" else "raise that, or leave the spectra out"
+        raise ConfigError(
+            f"rank.spectra=true looks at every context, and {ngrams:.1e} n-grams are more than "
+            f"artifacts.exact_ngrams={artifacts.exact_ngrams:.1e}: {mend}."
+        )
+    sizes = [len(tokens) for tokens in corpus.places(**counted(config))]
+    if len(sizes) > 1 and (least := -(-gram_bytes(max(sizes)) >> 20)) > artifacts.memory_mib:
+        raise ConfigError(
+            f"rank.spectra=true needs {least} MiB for the {max(sizes)} tokens of a place, and "
+            f"artifacts.memory_mib={artifacts.memory_mib}: raise that, or leave the spectra out."
+        )
 
 
 def _kept(model: StackModel, corpus: Corpus, config: Config) -> Iterable[pd.DataFrame]:

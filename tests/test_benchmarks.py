@@ -224,3 +224,12 @@ def test_effective_ranks_have_a_row_for_each_data_set(capsys: pytest.CaptureFixt
     rows = capsys.readouterr().out.splitlines()
     assert rows[2].startswith("| claim_c: latent, 2 classes | 150 | 16 |")
     assert rows[3].endswith("minutes for 550 on two cores")
+
+
+def test_what_spectra_cost_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--settings", "12x2", "--repeats", "1", "--steps", "20"]
+    monkeypatch.setattr(sys, "argv", ["spectra", *short])
+    load("spectra").main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 12 ")]
+    assert [row[:2] for row in rows] == [["12", "2"]]
+    assert all(float(row[4]) > 0 for row in rows)

@@ -64,6 +64,8 @@ REFUSED = [
     ({"objective.replay_times": 0}, "objective.replay_times=0 must be at least 1"),
     ({"objective.outside.method": "unsuported"}, "did you mean 'unsupported'?"),
     ({"objective.outside.contexts": "mine"}, "did you mean 'mined'?"),
+    ({"data.order": 5, "data.vocab_size": 6, "rank.spectra": True}, "tells of up to 4 unfoldings: artifacts.order=5"),
+    ({"artifacts.engine": "sampled", "rank.spectra": True}, "rank.spectra=true needs all of them"),
     ({"objective.outside.share": 0.0}, "objective.outside.share=0.0 must lie in (0, 1]"),
     ({"objective.outside.weight": -1.0}, "objective.outside.weight=-1.0 must be at least 0"),
     ({"objective.outside.contexts": "file"}, "contexts=file needs a path"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from tc_sweeps.artifacts.counter import Counter, Row
+from tc_sweeps.artifacts.counter import Beside, Counter, Row
 from tc_sweeps.model import Outside, StackModule
 
 __all__ = ["ArtifactCallback", "Evaluation"]
@@ -33,12 +33,16 @@ class ArtifactCallback(pl.Callback):
     """Counts the artifacts of the whole stack after each block of steps, and ends members that are done.
 
     A member is done at the last step, or at the first evaluation whose excess loss is at most its target. `publish` is
-    called once per member that was still running.
+    called once per member that was still running. `beside`: what else is told of the models, as for
+    `Counter.evaluate`.
     """
 
-    def __init__(self, counter: Counter, publish: Callable[[Evaluation], None]) -> None:
+    def __init__(
+        self, counter: Counter, publish: Callable[[Evaluation], None], *, beside: Beside | None = None
+    ) -> None:
         self._counter = counter
         self._publish = publish
+        self._beside = beside
         self._running = [True] * len(counter.corpora)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,7 +51,11 @@ class ArtifactCallback(pl.Callback):
         module, running = pl_module, [m for m, runs in enumerate(self._running) if runs]
         at_end = module.step == module.blocks[-1]
         evaluated = self._counter.evaluate(
-            module.model, running_M=module.active_M, full_survival=at_end, failed_step=module.failed_step_M
+            module.model,
+            running_M=module.active_M,
+            full_survival=at_end,
+            beside=self._beside,
+            failed_step=module.failed_step_M,
         )
         failed_steps = [int(step) for step in evaluated.carried["failed_step"]]
         states = {m: self._state(module, m, failed_steps[m], evaluated.rows[m]) for m in running}

@@ -1,4 +1,4 @@
-"""Which contexts are considered, in which blocks they are visited, and what a model has to offer to be asked.
+"""Which contexts are considered, and in which blocks they are visited.
 
 Contexts are a Cartesian product of tokens per place, visited in blocks of that product, whose parts share work; V^n is
 never in memory.
@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from tc_sweeps.corpus.randomness import judged
+from tc_sweeps.model import CountedModel
 
 __all__ = ["TILE", "Block", "Contexts", "CountedModel", "Sizes", "chunks"]
 
@@ -29,29 +29,6 @@ TILE = 16
 # Entries of a piece's logits, and rows of a block, over all members. On a CPU: what stays in the cache beside another
 # core's, and enough rows to share the cost of asking for them. On CUDA: what fills the device.
 _LIKED = {"cpu": (1 << 21, 1 << 14), "cuda": (1 << 26, 1 << 20)}
-
-
-class CountedModel(Protocol):
-    """What can be counted: a stack whose logits are a product of a hidden state and a matrix."""
-
-    vocab_size: int
-
-    @property
-    def num_members(self) -> int:
-        """The number M of models."""
-        ...
-
-    def last_hidden(self, contexts_MCm: Tensor) -> Tensor:
-        """Return the hidden states at contexts, [M, C, D]."""
-        ...
-
-    def product_hidden(self, contexts_MPm: Tensor, token_MS: Tensor) -> Tensor:
-        """Return the hidden states at every context followed by every token, [M, P, S, D]."""
-        ...
-
-    def unembedding_matrix(self) -> Tensor:
-        """Return the matrix from hidden states to logits, [M, D, U]: the vocabulary, then any unsupported token."""
-        ...
 
 
 def chunks(total: int, size: int) -> Iterator[tuple[int, int]]:

@@ -10,9 +10,10 @@ Letters: `M` member, `T` threshold, `C` known context, `Q` known n-gram, `V` voc
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, cast
 
 import numpy as np
@@ -40,6 +41,7 @@ from tc_sweeps.model import loss_floor, trained_tensors
 
 __all__ = [
     "ArtifactCounts",
+    "Beside",
     "Counter",
     "Evaluated",
     "Row",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 Values = dict[str, Tensor]
+Beside = Callable[[CountedModel], Values]  # told of a stack in float64 by metric name, [M]
 Row = dict[str, float | int | None]
 
 
@@ -222,12 +225,19 @@ class Counter:
         )
 
     def evaluate(
-        self, model: CountedModel, *, running_M: Tensor | None = None, full_survival: bool = False, **carried_M: Tensor
+        self,
+        model: CountedModel,
+        *,
+        running_M: Tensor | None = None,
+        full_survival: bool = False,
+        beside: Beside | None = None,
+        **carried_M: Tensor,
     ) -> Evaluated:
         """Return everything that is logged at an evaluation; with `full_survival` the whole survival curve.
 
         `running_M`: False for members whose numbers nobody reads; theirs are not exact, since of a model that has
         diverged every row is in doubt.
+        `beside`: what else is told of the models; it enters the rows, NaN as an empty cell.
         `carried_M`: values of the device that should come along to the host, so that nobody else has to synchronise.
         """
         doubles = in_float64(model)
@@ -236,14 +246,21 @@ class Counter:
         read_M = torch.isfinite(losses["train/loss"])
         if running_M is not None:
             read_M &= running_M
+
+        @cache
+        def told() -> Values:
+            return {} if beside is None else beside(doubles)
+
         values = self._on_host(
-            lambda: self._values(doubles, reading, read_M, full_survival=full_survival) | losses | carried_M
+            lambda: self._values(doubles, reading, read_M, full_survival=full_survival) | losses | carried_M | told()
         )
         carried = {name: values.pop(name).tolist() for name in carried_M}
+        others = {name: values.pop(name).tolist() for name in told()}
         survival = values.pop("survival").long().numpy()
         abstains = model.unembedding_matrix().shape[-1] > model.vocab_size
         rows = [
             self._row(m, {k: v[m].item() for k, v in values.items()}, abstains=abstains)
+            | {name: None if math.isnan(value[m]) else value[m] for name, value in others.items()}
             for m in range(len(self.corpora))
         ]
         return Evaluated(rows, self._survival_thresholds(full=full_survival), survival, carried)

@@ -1,6 +1,7 @@
 """Models and their training: toy transformer and CP tensor, the loss, AdamW for stacks, the Lightning modules."""
 
 from tc_sweeps.model.build import build_model
+from tc_sweeps.model.counted import CountedModel
 from tc_sweeps.model.cp import CPTensor
 from tc_sweeps.model.module import CorpusModule, StackModule, batch_shape
 from tc_sweeps.model.objectives import loss, loss_floor, trained_tensors
@@ -12,6 +13,7 @@ from tc_sweeps.model.transformer import ToyTransformer
 __all__ = [
     "CPTensor",
     "CorpusModule",
+    "CountedModel",
     "Outside",
     "StackModel",
     "StackModule",

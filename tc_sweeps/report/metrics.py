@@ -33,6 +33,20 @@ _ABOUT = {
     "hallucination/per_context": "hallucinations per labelled context outside the data",
     "abstention/rate": "share of the contexts outside the data that are answered with the unsupported token",
 }
+_MATRICES = {  # whose spectra are told
+    **{f"unfolding_{place}": f"the unfolding of the log-probabilities along place {place}" for place in (1, 2, 3, 4)},
+    "query_key": "the query-key products W_Q W_K^T, the mean over heads and layers",
+    "value_output": "the value-output products W_V W_O, the mean over heads and layers",
+}
+_ABOUT |= {
+    f"spectra/{matrix}/{measure}": f"{says} of {words}"
+    for matrix, words in _MATRICES.items()
+    for measure, says in {
+        "stable_rank": "squared Frobenius norm over the squared greatest singular value",
+        "nuclear_norm": "sum of the singular values",
+        "numerical_rank": "number of singular values greater than a tenth of the greatest",
+    }.items()
+}
 _UNITS = {
     "train/loss": "nats per sentence",
     "train/excess_loss": "nats per sentence",
@@ -62,6 +76,15 @@ _UNITS = {
     "abstention/rate": "share of unseen contexts",
     "data.vocab_size": "tokens",
     "corpus/vocab_size": "tokens",
+}
+_UNITS |= {
+    f"spectra/{matrix}/{measure}": words
+    for matrix in _MATRICES
+    for measure, words in {
+        "stable_rank": "matrix dimensions",
+        "nuclear_norm": "nats" if matrix.startswith("unfolding") else "units of the weights",
+        "numerical_rank": "singular values",
+    }.items()
 }
 
 
