@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -217,6 +218,14 @@ def told(findings: Sequence[Finding], conclusion: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing
+
+
+def deciding_entries() -> list[Line2D]:
+    """Return the legend's entries for effects that decide a claim and those that stand beside it."""
+    return [
+        style.line("decides the claim", "black", marker="o"),
+        style.line("stands beside it", "black", marker="o", markerfacecolor="white"),
+    ]
 
 
 def draw_effects(axes: Axes, rows: Sequence[tuple[str, Finding, Any, bool]], *, least: float | None = None) -> None:

@@ -193,7 +193,8 @@ def draw_along(axes: Axes, way: Way, column: str, colour: Any, *, hollow: bool =
         return []
     if way.knob is LONGER:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        decades = np.log10(means["level"].max() / means["level"].min())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.3 else (1,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("optimizer step")

@@ -29,6 +29,7 @@ from tc_sweeps.report.claims import (
     Finding,
     bootstrap,
     concluded,
+    deciding_entries,
     draw_effects,
     once,
     told,
@@ -90,6 +91,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     draw_effects(axes, [(finding.part, finding, "black", not finding.decides) for finding in found.findings])
     axes.set_xlabel("correlation, or difference of ratios; 95 % bootstrap interval over data sets (their number)")
     style.headline(figure, f"{len(found.sets)} data sets that their model fully fits", where)
+    style.legend_below(figure, deciding_entries())
     return figure
 
 

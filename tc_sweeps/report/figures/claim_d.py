@@ -16,7 +16,17 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.claims import Asker, Finding, bootstrap, concluded, draw_effects, judged, once, told
+from tc_sweeps.report.claims import (
+    Asker,
+    Finding,
+    bootstrap,
+    concluded,
+    deciding_entries,
+    draw_effects,
+    judged,
+    once,
+    told,
+)
 from tc_sweeps.report.figures.tradeoff import RECALL, SHARE, WRONG, Trade, draw_trade, slopes, tilts, trades_of
 from tc_sweeps.report.frame import fully_fitted, load_finished, over_seeds, split
 from tc_sweeps.report.intervals import Interval, what_is_drawn
@@ -88,8 +98,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
             style.line("hallucinations per labelled unseen context", style.HALLUCINATION, marker="o"),
             style.line("recall of held-out n-grams", style.GENERALIZATION, marker="o"),
             style.line("in proportion", linestyle="--", linewidth=1),
-            style.line("decides the claim", "black", marker="o"),
-            style.line("stands beside it", "black", marker="o", markerfacecolor="white"),
+            *deciding_entries(),
         ],
     )
     return figure
