@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -497,3 +499,9 @@ def test_a_claim_that_cannot_be_judged_leaves_the_others(outputs: Path) -> None:
     card = write_scorecard()
     assert "Claim (d), sweep claim_d: No run of the sweep 'claim_d' has finished" in card.text
     assert card.path is not None
+
+
+def test_the_verb_reads_without_torch(outputs: Path) -> None:
+    widths_sweep(outputs)
+    code = "import sys; from tc_sweeps.cli import main; main(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, "claims"], check=False).returncode == 0
