@@ -199,7 +199,8 @@ def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
             f"The sweep '{sweep.name}' has several vocabularies, whose facts have other bits: choose one, as in "
             f"--where data.vocab_size={runs['data.vocab_size'].iloc[0]:g}."
         )
-    runs = runs.astype(dict.fromkeys([TRIPLES, FACTS, ALL, INNER, "train/loss"], float))
+    # In one piece, lest pandas warn of the columns that are added.
+    runs = runs.astype(dict.fromkeys([TRIPLES, FACTS, ALL, INNER, "train/loss"], float)).copy()
     per_fact = np.log2(runs["data.vocab_size"].astype(float))
     bits = runs[TRIPLES] * (per_fact - runs["train/loss"] / np.log(2))
     runs = runs.assign(fitted=fully_fitted(runs), **{BITS: bits, FACT_BITS: runs[FACTS] * per_fact})

@@ -147,7 +147,8 @@ def _quotient(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
 
 def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     runs = load_finished(sweep, where)
-    runs = runs.astype({QK: float, VO: float, FACTS: float, PARAMETERS: float})
+    # In one piece, lest pandas warn of the columns that are added.
+    runs = runs.astype({QK: float, VO: float, FACTS: float, PARAMETERS: float}).copy()
     return runs.assign(fitted=fully_fitted(runs), **{SHARE: (runs[VO] / (runs[QK] + runs[VO])).round(6)})
 
 
