@@ -129,6 +129,13 @@ def test_every_experiment_trains_and_draws_its_own_figure(launch: Launch, experi
 
 
 TINY = {
+    # Data whose ranks are found at once.
+    "claim_c": [
+        *("data.seed=0", "data.num_sentences=30", "training.steps=300"),
+        "hydra.sweeper.blocks=[{params: {data: latent, data.vocab_size: 8, data.classes: '2,4'}}]",
+    ],
+    "claim_d": ["data=grammar", "training.steps=200", "training.learning_rate=2e-2"],
+    "rank_peak": ["data.vocab_size=12", "data.num_sentences=30,40"],
     "figure2": ["data.num_sentences=20,40"],
     "figure3": ["model.width=8,16"],
     "kinships": ["data.held_out_fraction=0.9,0.1", "model.width=8", "training.batch_size=16"],
