@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tc_sweeps.report import style
 from tc_sweeps.report.frame import fully_fitted, over_seeds, split, swept_keys
+from tc_sweeps.report.seeds import least_squares
 from tc_sweeps.report.where import matching
 
 EXCESS = "train/excess_loss"
@@ -71,8 +72,7 @@ class Way(NamedTuple):
         found = []
         for _, rows in self.counted.groupby("seed"):
             x = self.knob.sign * np.log2(rows["level"].to_numpy(float))
-            x = x - x.mean()
-            found.append(float(x @ rows[column].to_numpy(float) / (x @ x)) if x.any() else np.nan)
+            found.append(float(least_squares(x, rows[column].to_numpy(float))))
         return np.array(found)
 
     def left_out(self) -> str:

@@ -27,9 +27,13 @@ def slopes(table: pd.DataFrame, place: Callable[[np.ndarray], np.ndarray] = np.a
 
     The values 1, 3, 5 at 8, 16, 32 have the slope 2 where `place` is log2: per doubling.
     """
-    x = place(table.columns.to_numpy(float))
+    return least_squares(place(table.columns.to_numpy(float)), table.to_numpy(float))
+
+
+def least_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the slope of y on x, [N], by least squares, [...] where y is [..., N]; NaN where x is a single place."""
     x = x - x.mean()
-    return np.asarray(table.to_numpy(float) @ x / (x @ x))
+    return np.asarray(y @ x / (x @ x) if x.any() else np.full(y.shape[:-1], np.nan))
 
 
 def greatest(table: pd.DataFrame) -> np.ndarray:
