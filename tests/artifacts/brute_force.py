@@ -113,7 +113,7 @@ def brute_force(
     if corpus.replaced is not None:
         numbers["generalization/restored"] = len(artifacts & rows_of(corpus.replaced, order))
     return numbers | {
-        "test/loss": ratio(-sum(math.log(p[g[:-1]][g[-1]]) for g in held_out), len(held_out)),
+        "test/loss": ratio(-sum(log_probability(model, member, g) for g in held_out), len(held_out)),
         "test/accuracy": ratio(sum(map(is_top, held_out)), len(held_out)),
         "artifacts/labelled_share": ratio(len(right) + len(wrong), len(artifacts)),
         "generalization/count": len(right),
@@ -139,6 +139,13 @@ def abstains(model: StackModel, member: int, context: Ngram) -> float:
     doubles = model.member(member).double()
     logits = doubles.last_hidden(torch.tensor([[context]])) @ doubles.unembedding_matrix()
     return torch.softmax(logits, dim=-1)[0, 0, -1].item()
+
+
+def log_probability(model: StackModel, member: int, ngram: Ngram) -> float:
+    """Return log P(last token | context), which is finite also where the probability itself is 0 in float64."""
+    doubles = model.member(member).double()
+    logits = doubles.last_hidden(torch.tensor([[ngram[:-1]]])) @ doubles.unembedding_matrix()
+    return torch.log_softmax(logits, dim=-1)[0, 0, ngram[-1]].item()
 
 
 def direct_loss(model: StackModel, member: int, corpus: Corpus, positions: str) -> float:

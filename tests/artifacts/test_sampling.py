@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, hypergeom
 
@@ -65,6 +65,17 @@ def few_artifacts(corpus: Corpus, wanted: int) -> tuple[ToyTransformer, float]:
     unsupported=st.booleans(),
     looks=st.sampled_from([None, 1e-9]),
     seed=st.integers(0, 50),
+)
+@example(  # a held-out n-gram whose probability is 0 in float64, its logarithm not minus infinity
+    method="uniform",
+    labelled="truth",
+    contexts="all",
+    threshold=0.1,
+    order=4,
+    shape="cp",
+    unsupported=True,
+    looks=None,
+    seed=0,
 )
 def test_with_room_for_all_every_number_is_exact(
     method: str,
