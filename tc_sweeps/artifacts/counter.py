@@ -32,7 +32,7 @@ from tc_sweeps.artifacts.definition import (
 from tc_sweeps.artifacts.labels import Labels, known
 from tc_sweeps.artifacts.listing import Known, Listing, Reading, loss_listing
 from tc_sweeps.artifacts.mining import surest
-from tc_sweeps.artifacts.screen import constants
+from tc_sweeps.artifacts.screen import constants, may_wait
 from tc_sweeps.artifacts.stream import Totals, count_above, stream
 from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.corpus import Corpus
@@ -197,7 +197,8 @@ class Counter:
         # The data tensors of the loss by order; a member has none of an order where it has no such sentences.
         tensors = [{tensor.order: tensor for tensor in trained_tensors(corpus, positions)} for corpus in corpora]
         self._trained = {n: [member.get(n) for member in tensors] for n in sorted({n for t in tensors for n in t})}
-        self._buffer = 32 + self.contexts.total // 1000  # rows of a member that may be in doubt
+        # Rows of a member that may be in doubt: a second count costs more than room, all of which a device reads.
+        self._buffer = 32 + self.contexts.total // (100 if may_wait(device) else 1000)
         self._trained_of_order = self._trained.get(order, [None] * len(corpora))
         self._laid_out: tuple[Sizes, Labels] | None = None
         self._positions = positions

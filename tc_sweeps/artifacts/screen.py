@@ -33,6 +33,7 @@ __all__ = [
     "Screened",
     "constants",
     "margin_of",
+    "may_wait",
     "power_",
     "screened_logits",
 ]

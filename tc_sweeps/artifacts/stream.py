@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tc_sweeps.artifacts.contexts import Contexts, CountedModel, chunks
 from tc_sweeps.artifacts.flex import FlexScreen
-from tc_sweeps.artifacts.screen import Question, Screen, constants
+from tc_sweeps.artifacts.screen import Question, Screen, constants, may_wait
 from tc_sweeps.artifacts.watching import Observed, Watched
 from tc_sweeps.corpus.randomness import judged
 
@@ -111,7 +111,8 @@ def stream(
             observed.mark(spot, above_MC[:, piece], slot_MC[:, piece])
 
     doubtful = observed.doubtful(buffer)
-    for begin, end in chunks(buffer, max(1, watched.sizes.piece // 4)):
+    aside = min(buffer, max(1, int(doubtful_M.max()))) if may_wait(device) else buffer
+    for begin, end in chunks(aside, max(1, watched.sizes.piece // 4)):
         context_MBn = contexts.decode(aside_MB[:, begin:end])
         logits_MBU = model.last_hidden(context_MBn) @ matrix_MDU
         probability_MBU = torch.softmax(logits_MBU, dim=-1)

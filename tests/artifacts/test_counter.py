@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tc_sweeps.artifacts import METRICS, Counter, count_artifacts, screen
+from tc_sweeps.artifacts import counter as counter_module
+from tc_sweeps.artifacts import stream as stream_module
 from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import most_tokens, survival_thresholds
@@ -446,7 +448,8 @@ def test_a_model_that_always_abstains_has_no_artifact() -> None:
 def test_nothing_waits_for_the_device_before_the_one_transfer(
     threshold: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(screen, "may_wait", lambda _: False)  # as on a device
+    for module in (counter_module, screen, stream_module):
+        monkeypatch.setattr(module, "may_wait", lambda _: False)  # as on a device
     corpora = [labelled_world("truth", seed=seed) for seed in (0, 1)]
     model = sharp_model(corpora, "everything", seed=5, unsupported=True)
     measured = counter(corpora, threshold=threshold)
