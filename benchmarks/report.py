@@ -33,7 +33,7 @@ from tc_sweeps.store.sweep_folder import SweepFolder
 STEPS = range(50, 1001, 50)
 THRESHOLDS = 1 / (1 + np.exp(-np.linspace(-4.6, 9.2, 55)))
 WIDTHS = (8, 16, 32, 64, 128)
-UNDEFINED = ("count_low", "count_high", "restored", "abstention")
+UNDEFINED = ("count_low", "count_high", "restored", "abstention", "spectra")  # of runs that ask for none of them
 MEASURE = """
 import json, resource, sys, time
 began = time.perf_counter()
