@@ -50,7 +50,7 @@ CONF = {
     "JobAcctGatherType": "jobacct_gather/none",
     "AccountingStorageType": "accounting_storage/none",
     "KillWait": "3",
-    "MinJobAge": "300",
+    "MinJobAge": "1800",  # the controller remembers for as long as a busy machine takes over a sweep
     "JobRequeue": "0",
     "PreemptType": "preempt/partition_prio",
     "PreemptMode": "REQUEUE",
