@@ -20,7 +20,7 @@ from torch import Tensor
 from tc_sweeps.corpus.randomness import judged
 from tc_sweeps.model import CountedModel
 
-__all__ = ["TILE", "Block", "Contexts", "CountedModel", "Sizes", "chunks"]
+__all__ = ["TILE", "Block", "Contexts", "Sizes", "chunks"]
 
 # Rows are read in multiples of this: a product of matrices adds up its last odd rows in another order, and which rows
 # these are would depend on the blocks, and so on the stack that a member is in.

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tc_sweeps.artifacts.contexts import Contexts, CountedModel, Sizes
+from tc_sweeps.artifacts.contexts import Contexts, Sizes
 from tc_sweeps.artifacts.definition import (
     EXACT_THRESHOLDS,
     accuracy_cap,
@@ -37,7 +37,7 @@ from tc_sweeps.artifacts.stream import Totals, count_above, stream
 from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.tensor import distinct_rows
-from tc_sweeps.model import loss_floor, trained_tensors
+from tc_sweeps.model import CountedModel, loss_floor, trained_tensors
 
 __all__ = [
     "ArtifactCounts",

@@ -14,13 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import Block, Contexts, CountedModel, chunks
+from tc_sweeps.artifacts.contexts import Block, Contexts, chunks
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.definition import check_order, check_threshold, most_tokens
 from tc_sweeps.artifacts.screen import Operand, power_, screened_logits
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_bits
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
+from tc_sweeps.model import CountedModel
 
 __all__ = ["Scope", "artifact_sample", "artifact_table", "enumerate_artifacts", "fiber_table", "most_confident"]
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tc_sweeps.artifacts.contexts import TILE, CountedModel, chunks
+from tc_sweeps.artifacts.contexts import TILE, chunks
 from tc_sweeps.artifacts.counter import Counter, Row, Values, asked_for, in_float64, sum_in_order
 from tc_sweeps.artifacts.definition import most_tokens
 from tc_sweeps.artifacts.enumeration import artifact_table
@@ -33,6 +33,7 @@ from tc_sweeps.artifacts.stream import count_above
 from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.corpus.randomness import judged
 from tc_sweeps.corpus.tensor import distinct_rows, find_rows
+from tc_sweeps.model import CountedModel
 
 __all__ = ["Certificate", "JointArtifacts", "JointCounter", "epsilon_of", "joint_artifacts"]
 

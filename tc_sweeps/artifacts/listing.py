@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from tc_sweeps.artifacts.contexts import TILE, CountedModel, chunks
+from tc_sweeps.artifacts.contexts import TILE, chunks
 from tc_sweeps.corpus import Corpus, DataTensor
 from tc_sweeps.corpus.tensor import find_rows
+from tc_sweeps.model import CountedModel
 
 __all__ = ["Known", "Listing", "Reading", "loss_listing", "weights"]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import Contexts, CountedModel
+from tc_sweeps.artifacts.contexts import Contexts
+from tc_sweeps.model import CountedModel
 
 __all__ = ["surest"]
 

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import TILE, CountedModel, Sizes, chunks
+from tc_sweeps.artifacts.contexts import TILE, Sizes, chunks
 from tc_sweeps.artifacts.counter import Counter, Row, Values, in_float64
 from tc_sweeps.artifacts.intervals import interval
 from tc_sweeps.artifacts.labels import Labels
@@ -37,6 +37,7 @@ from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.config import Sampling
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import judged, random_integers, random_order
+from tc_sweeps.model import CountedModel
 
 __all__ = ["SampledCounter"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,14 @@ def caption(figure: Figure, text: str) -> None:
 def line(label: str, colour: Any = GREY, **options: Any) -> Line2D:
     """Return a legend's entry."""
     return Line2D([], [], color=colour, label=label, **options)
+
+
+def dashed_lines(labels: Iterable[str]) -> list[Line2D]:
+    """Return the legend's entries for lines that dashes and markers tell apart, in the order of `LINES`."""
+    return [
+        line(label, linestyle=LINES[place % len(LINES)], marker=MARKERS[place % len(MARKERS)])
+        for place, label in enumerate(labels)
+    ]
 
 
 def draw_means(

@@ -109,63 +109,35 @@ def _found(folder: SweepFolder, where: Where | None) -> list[tuple[Way, Any, boo
     for way in matched.values():
         for tau in THRESHOLDS:
             way.rows[_ratio(tau)] = np.exp(way.rows[_log(tau)])
-    found = []
+
+    def slope(way: Way, column: str, part: str, question: str, *, of: str = "artifacts", decides: bool) -> Finding:
+        return ask.find(
+            part,
+            bootstrap(way.slopes(column)),
+            question=question,
+            test=f"slope of log({of}) per {way.knob.per} by least squares, seed by seed",
+            unit=f"log per {way.knob.step}",
+            least=LEAST,
+            decides=decides,
+        )
+
+    found: list[tuple[Way, Any, bool, Finding]] = []
     for way in ways(evaluations):
         several = evaluations["data.name"].nunique() > 1
         name = f"{way.world}, {way.name}" if several else way.name
-        slope = f"slope of log(artifacts) per {way.knob.per} by least squares, seed by seed"
         for tau, colour in _colours().items():
-            found.append(
-                (
-                    way,
-                    colour,
-                    False,
-                    ask.find(
-                        f"{name}, P > {tau:g}",
-                        bootstrap(way.slopes(_log(tau))),
-                        question=f"Do fully fitted models have fewer artifacts with P > {tau:g}, {way.knob.more}?",
-                        test=slope,
-                        unit=f"log per {way.knob.step}",
-                        least=LEAST,
-                    ),
-                )
-            )
-        found.append(
-            (
-                way,
-                None,
-                False,
-                ask.find(
-                    f"{name}, confident share",
-                    bootstrap(way.slopes("log/rate")),
-                    question=f"Is a smaller share of the unseen contexts confident (P > .5), {way.knob.more}?",
-                    test=slope.replace("artifacts", "confident share"),
-                    unit=f"log per {way.knob.step}",
-                    least=LEAST,
-                    decides=False,
-                ),
-            )
-        )
+            question = f"Do fully fitted models have fewer artifacts with P > {tau:g}, {way.knob.more}?"
+            found.append((way, colour, False, slope(way, _log(tau), f"{name}, P > {tau:g}", question, decides=True)))
+        part, of = f"{name}, confident share", "confident share"
+        question = f"Is a smaller share of the unseen contexts confident (P > .5), {way.knob.more}?"
+        found.append((way, None, False, slope(way, "log/rate", part, question, of=of, decides=False)))
         if way.name not in matched:
             continue
         at_fit = matched[way.name]
         for tau, colour in _colours().items():
-            found.append(
-                (
-                    at_fit,
-                    colour,
-                    True,
-                    ask.find(
-                        f"{name}, P > {tau:g}, matched fit",
-                        bootstrap(at_fit.slopes(_log(tau))),
-                        question=f"And with P > {tau:g} where the excess loss first is {MATCHED:g} nats per sentence?",
-                        test=slope,
-                        unit=f"log per {way.knob.step}",
-                        least=LEAST,
-                        decides=False,
-                    ),
-                )
-            )
+            part = f"{name}, P > {tau:g}, matched fit"
+            question = f"And with P > {tau:g} where the excess loss first is {MATCHED:g} nats per sentence?"
+            found.append((at_fit, colour, True, slope(at_fit, _log(tau), part, question, decides=False)))
     if not found:
         raise ConfigError(f"The sweep '{folder.path.name}' turns no knob of claim (a): see experiment=claim_a.")
     return found

@@ -67,14 +67,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
         style.line("artifacts", style.COLOURS[-1]),
     ]
     if others:
-        entries += [
-            style.line(
-                style.describe(values),
-                linestyle=style.LINES[place % len(style.LINES)],
-                marker=style.MARKERS[place % len(style.MARKERS)],
-            )
-            for place, (values, _) in enumerate(kinds)
-        ]
+        entries += style.dashed_lines(style.describe(values) for values, _ in kinds)
     style.legend_below(figure, entries)
     return figure
 

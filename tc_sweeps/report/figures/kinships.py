@@ -88,14 +88,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     )
     handles = [style.line(f"trained on {fraction:.0%} of the contexts", colours[fraction]) for fraction in fractions]
     if others:
-        handles += [
-            style.line(
-                style.describe(values),
-                linestyle=style.LINES[place % len(style.LINES)],
-                marker=style.MARKERS[place % len(style.MARKERS)],
-            )
-            for place, values in enumerate(kinds)
-        ]
+        handles += style.dashed_lines(style.describe(values) for values in kinds)
     if (curves[ATTAINABLE] < 1).any():
         handles.append(style.line("attainable recall", linestyle=(0, (1, 3)), linewidth=1))
     if faint:

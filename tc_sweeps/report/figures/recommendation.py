@@ -76,14 +76,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
         style.line("rank of the ratings; precision by chance", **MARK),
     ]
     if len(kinds) > 1:
-        entries += [
-            style.line(
-                _describe(values),
-                linestyle=style.LINES[place % len(style.LINES)],
-                marker=style.MARKERS[place % len(style.MARKERS)],
-            )
-            for place, (values, _) in enumerate(kinds)
-        ]
+        entries += style.dashed_lines(_describe(values) for values, _ in kinds)
     style.legend_below(figure, entries)
     return figure
 
