@@ -1,6 +1,13 @@
 """Rank: of data tensors (bounds, CP logit tensors, effective rank), and of trained models (spectra, layer tensors)."""
 
-from tc_sweeps.rank.bounds import RankBounds, flattening_ranks, merged_terms, rank_bounds, slice_terms
+from tc_sweeps.rank.bounds import (
+    RankBounds,
+    flattening_ranks,
+    merged_terms,
+    rank_bounds,
+    seen_fibers_rank,
+    slice_terms,
+)
 from tc_sweeps.rank.cp import CPLogits, Criterion, consistent_contexts, fit_cp
 from tc_sweeps.rank.effective import EffectiveRank, effective_rank
 from tc_sweeps.rank.facts import RANK_FACTS, rank_facts
@@ -45,6 +52,7 @@ __all__ = [
     "numerical_rank",
     "rank_bounds",
     "rank_facts",
+    "seen_fibers_rank",
     "slice_terms",
     "softmax_at_least",
     "stable_rank",

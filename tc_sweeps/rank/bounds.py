@@ -15,7 +15,7 @@ import numpy as np
 
 from tc_sweeps.corpus.tensor import DataTensor, distinct_rows
 
-__all__ = ["RankBounds", "flattening_ranks", "merged_terms", "rank_bounds", "slice_terms"]
+__all__ = ["RankBounds", "flattening_ranks", "merged_terms", "rank_bounds", "seen_fibers_rank", "slice_terms"]
 
 _PRIME = 2**31 - 1  # products of two residues fit into int64
 _Vector = frozenset[tuple[int, int]]  # the non-zero entries of a vector of natural numbers: (token, entry)
@@ -69,6 +69,14 @@ def flattening_ranks(data: DataTensor) -> dict[str, int]:
             matrix[row_G.numpy(), column_G.numpy()] = count_G
             ranks[" ".join(str(place + 1) for place in places)] = _rank_modulo_prime(matrix)
     return ranks
+
+
+def seen_fibers_rank(data: DataTensor) -> int:
+    """Return the rank of the matrix of seen fibers, [C, V]: no completion that is consistent with D^n has less.
+
+    Its flattening of contexts against last tokens holds those rows, up to scale, whatever it says of other contexts.
+    """
+    return _rank_modulo_prime(data.fibers(data.contexts_Cn).numpy())
 
 
 def _rank_modulo_prime(matrix: np.ndarray) -> int:

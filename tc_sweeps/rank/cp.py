@@ -30,27 +30,35 @@ class Criterion:
     `argmax`: the right token has the greatest logit, strictly. `kl`: the divergence from the data's fiber to the
     completion's is at most `epsilon` nats. `budget`: the right token has a probability above `threshold` (strictly), by
     logits whose norm, `CPLogits.norm_M`, is at most `budget` nats. `argmax` and `budget` need functional data, where a
-    context has one answer. Raises ValueError for an unknown name, and numbers that are not positive or no probability.
+    context has one answer. `linear`: there is no softmax, the CP tensor itself is the completion, and each of its
+    entries is within `tolerance` of the data's share. Raises ValueError for an unknown name, and numbers that are not
+    positive or no probability.
     """
 
     name: str = "argmax"
     epsilon: float = math.log(2)
     budget: float = 10.0
     threshold: float = 0.5
+    tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.name not in ("argmax", "kl", "budget"):
-            raise ValueError(f"criterion={self.name!r} must be 'argmax', 'kl' or 'budget'.")
-        for name, value in (("epsilon", self.epsilon), ("budget", self.budget)):
+        if self.name not in ("argmax", "kl", "budget", "linear"):
+            raise ValueError(f"criterion={self.name!r} must be 'argmax', 'kl', 'budget' or 'linear'.")
+        for name, value in (("epsilon", self.epsilon), ("budget", self.budget), ("tolerance", self.tolerance)):
             if not value > 0:
                 raise ValueError(f"{name}={value} must be greater than 0.")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold={self.threshold} must lie between 0 and 1.")
 
+    @property
+    def start(self) -> float:
+        """The standard deviation of the entries fits begin with: shares between 0 and 1 are found from small ones."""
+        return 0.1 if self.name == "linear" else 1.0
+
 
 @dataclass(frozen=True, eq=False)
 class CPLogits:
-    """A stack of CP logit tensors; its completion is the softmax of a context's logits."""
+    """A stack of CP logit tensors; its completion is the softmax of a context's logits (themselves if `linear`)."""
 
     rank_M: Tensor  # components in use; the factors beyond them are zero
     consistent_M: Tensor  # whether the fit was consistent with the data before its steps were over
@@ -82,6 +90,8 @@ def consistent_contexts(logits_MCV: Tensor, data: DataTensor, criterion: Criteri
         kl_MC = log_MG.new_zeros(logits_MCV.shape[:2])
         kl_MC.index_add_(1, data.context_of_G, share_G * (share_G.log() - log_MG))
         return kl_MC <= criterion.epsilon
+    if criterion.name == "linear":
+        return (logits_MCV - _shares(data)).abs().amax(2) <= criterion.tolerance
     answer_C = data.ngrams_Gn[:, -1]  # in the order of the contexts, each of which has one
     right_MC = logits_MCV[:, torch.arange(len(answer_C)), answer_C]
     if criterion.name == "budget":
@@ -89,11 +99,20 @@ def consistent_contexts(logits_MCV: Tensor, data: DataTensor, criterion: Criteri
     return (logits_MCV >= right_MC[..., None]).sum(2) == 1
 
 
+def _shares(data: DataTensor) -> Tensor:
+    """Return the seen fibers as distributions, [C, V] in float32."""
+    share_CV = torch.zeros(len(data.contexts_Cn), data.vocab_size)
+    share_CV[data.context_of_G, data.ngrams_Gn[:, -1]] = data.empirical_G.float()
+    return share_CV
+
+
 # ------------------------------------------------------------------------------------------------------------- starts
 
 
-def random_starts(data: DataTensor, ranks: Sequence[int], *, restarts: int, seed: int) -> CPLogits:
-    """Return random tensors to begin with, for every rank (outermost) and restart: normal, of unit variance.
+def random_starts(
+    data: DataTensor, ranks: Sequence[int], *, restarts: int, seed: int, deviation: float = 1.0
+) -> CPLogits:
+    """Return random tensors to begin with, for every rank (outermost) and restart: normal, of this standard deviation.
 
     A restart does not depend on the stack, and those of a smaller rank are the first components of a larger one, up to
     scale. Padded components are zero in all factors: so is their gradient, and they stay so.
@@ -101,7 +120,7 @@ def random_starts(data: DataTensor, ranks: Sequence[int], *, restarts: int, seed
     if min(ranks, default=0) < 1 or restarts < 1:
         raise ValueError(f"ranks={list(ranks)} and restarts={restarts} must be at least 1.")
     rank_M = torch.tensor([rank for rank in ranks for _ in range(restarts)])
-    scale_M = rank_M.float() ** (-1 / (2 * data.order))
+    scale_M = (deviation / rank_M.float().sqrt()) ** (1 / data.order)
     widest = max(ranks)
     used_MR = torch.arange(widest) < rank_M[:, None]
     slots_RV = torch.arange(widest * data.vocab_size).view(widest, data.vocab_size)
@@ -115,19 +134,20 @@ def random_starts(data: DataTensor, ranks: Sequence[int], *, restarts: int, seed
     return CPLogits(rank_M, torch.zeros(len(rank_M), dtype=torch.bool), tuple(factors))
 
 
-def truncated(fits: CPLogits, rank: int, most: int) -> CPLogits:
+def truncated(fits: CPLogits, rank: int, most: int, *, deviation: float = 1.0) -> CPLogits:
     """Return as starts the largest `rank` components of at most so many fits, the consistent ones first.
 
     What is left of a fit of a larger rank is near one of this rank more often than chance is, once its logits are as
-    small as those of random starts: of unit variance, with every component spread evenly over its factors (LOG.md).
+    small as those of random starts: of this deviation, with every component spread evenly over its factors (LOG.md).
     """
     chosen_M = torch.argsort(fits.consistent_M, descending=True, stable=True)[:most]
     kept_MR = _sizes(fits.factors)[chosen_M].topk(rank, dim=1).indices
     factors = [factor[chosen_M].gather(2, kept_MR[:, None].expand(-1, factor.shape[1], -1)) for factor in fits.factors]
     size_MR = _sizes(factors)
-    share_MR = size_MR / size_MR.square().sum(1, keepdim=True).sqrt()
+    target_MR = deviation * size_MR / size_MR.square().sum(1, keepdim=True).sqrt()
     even = [
-        factor_MVR * (share_MR ** (1 / len(factors)) / _root_mean_square(factor_MVR))[:, None] for factor_MVR in factors
+        factor_MVR * (target_MR ** (1 / len(factors)) / _root_mean_square(factor_MVR))[:, None]
+        for factor_MVR in factors
     ]
     count = len(chosen_M)
     return CPLogits(torch.full((count,), rank), torch.zeros(count, dtype=torch.bool), tuple(even))
@@ -157,9 +177,10 @@ def fit_cp(
 ) -> CPLogits:
     """Return CP logit tensors of every rank and restart (ranks outermost), fitted to D^n from random starts by `fit`.
 
-    Raises ValueError for numbers below 1, and for data with several answers to a context unless the criterion is `kl`.
+    Raises ValueError for numbers below 1, and for data with several answers to a context under `argmax` and `budget`.
     """
-    starts = random_starts(data, ranks, restarts=restarts, seed=seed)
+    deviation = (criterion or Criterion()).start
+    starts = random_starts(data, ranks, restarts=restarts, seed=seed, deviation=deviation)
     return fit(data, starts, steps=steps, learning_rate=learning_rate, criterion=criterion)
 
 
@@ -179,22 +200,23 @@ def fit(
     `argmax`), with the factors it has then; under `argmax` it is given up where it is far from that. All end once
     `enough` of them are consistent.
 
+    Under `linear` the loss is half the squared error of the seen fibers, and the rate falls to 0 over the steps, so
+    that a fit that can leave no error leaves none.
     Under `budget` every step is followed by a projection: logits whose norm is above the budget are scaled down to it.
     Contexts whose answer is above the threshold, with a tenth of the rest to spare, do not pull any more.
     """
     criterion = criterion or Criterion()
     if steps < 1:
         raise ValueError(f"steps={steps} must be at least 1.")
-    if criterion.name != "kl" and len(data.contexts_Cn) < len(data.ngrams_Gn):
-        raise ValueError("A context has several answers: only a divergence, epsilon, says what is consistent with it.")
+    if criterion.name in ("argmax", "budget") and len(data.contexts_Cn) < len(data.ngrams_Gn):
+        raise ValueError("A context has several answers: criterion 'kl' or 'linear' says what is consistent with it.")
     enough = len(starts.rank_M) if enough is None else enough
     factors = [factor.clone() for factor in starts.factors]
     fitted = [factor.clone() for factor in starts.factors]
     moments = [(torch.zeros_like(factor), torch.zeros_like(factor)) for factor in factors]
     consistent_M = torch.zeros(len(starts.rank_M), dtype=torch.bool)
     left_M = torch.arange(len(consistent_M))  # the fits that go on
-    target_CV = torch.zeros(len(data.contexts_Cn), data.vocab_size)
-    target_CV[data.context_of_G, data.ngrams_Gn[:, -1]] = data.empirical_G.float()
+    target_CV = _shares(data)
     for step in range(steps + 1):
         rows = _rows(factors, data.contexts_Cn)
         product_MCR = _product(rows)
@@ -214,13 +236,14 @@ def fit(
                 moments = [(first[~over], second[~over]) for first, second in moments]
                 rows, product_MCR, logits_MCV = [row[~over] for row in rows], product_MCR[~over], logits_MCV[~over]
         # Of the loss by hand, times the number of contexts, which Adam does not see: autograd takes twice the time.
-        residual_MCV = logits_MCV.softmax(2).sub_(target_CV)
+        residual_MCV = (logits_MCV if criterion.name == "linear" else logits_MCV.softmax(2)) - target_CV
         if criterion.name == "budget":
             answered_MC = (residual_MCV * target_CV).sum(2) > -0.9 * (1 - criterion.threshold)  # p - 1 of the answer
             residual_MCV.masked_fill_(answered_MC[..., None], 0.0)
         gradients = _gradients(residual_MCV, rows, product_MCR, factors, data.contexts_Cn)
+        rate = learning_rate * (1 - step / steps) if criterion.name == "linear" else learning_rate
         for factor, gradient, (first, second) in zip(factors, gradients, moments, strict=True):
-            _adam(factor, gradient, first, second, step + 1, learning_rate)
+            _adam(factor, gradient, first, second, step + 1, rate)
         if criterion.name == "budget":
             scale_M = (criterion.budget / _sizes(factors).sum(1)).clamp(max=1.0) ** (1 / len(factors))
             for factor in factors:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from tc_sweeps.corpus import Corpus, DataTensor
-from tc_sweeps.rank.bounds import rank_bounds
+from tc_sweeps.rank.bounds import rank_bounds, seen_fibers_rank
 from tc_sweeps.rank.cp import CPLogits, Criterion, fit, joined, random_starts, truncated
 
 __all__ = ["EffectiveRank", "effective_rank"]
@@ -35,6 +37,7 @@ def effective_rank(
     epsilon: float = math.log(2),
     budget: float = 10.0,
     threshold: float = 0.5,
+    tolerance: float = 1e-3,
     restarts: int = 8,
     seed: int = 0,
     steps: int = 1000,
@@ -51,23 +54,32 @@ def effective_rank(
     Where a context has several answers no token alone is right, and the criterion is `"kl"`: the divergence from the
     data's fiber to the completion's is at most `epsilon` nats for every seen context. The default, log 2, means
     P >= 1/2 where there is one answer, so that `kl` and `argmax` have the same effective rank there.
+    `"linear"`: there is no softmax, and the CP tensor itself has the data's distribution, entry by entry within
+    `tolerance`, on every seen fiber; all others are free. That is the rank of a completion as section 2.1 has it. What
+    can be approximated at a rank but not reached is found to have it (border rank).
 
-    The ranks tried are 1, 2, 4, .. until a fit is consistent, then a bisection. Every rank has `restarts` random
-    starts, and as many that are truncated from the fits of the smallest rank known to be consistent; the rank below the
-    last one is tried once more with those of that one. All starts of a rank are one stack. Above stands a bound that
-    needs no fit: for functional data D^n itself, scaled up, has consistent logits, and in any case (but for a budget)
-    one rank-one term for each seen context is enough. Rank 0, where all tokens are equally probable, is not tried.
+    The ranks tried are 1, 2, 4, .. until a fit is consistent, then a bisection; under `linear` they begin with the rank
+    of the seen fibers, `seen_fibers_rank`. Every rank has `restarts` random starts, and as many that are truncated from
+    the fits of the smallest rank known to be consistent; the rank below the last one is tried once more with those of
+    that one. All starts of a rank are one stack. Above stands a bound that needs no fit: for functional data D^n
+    itself, each fact told once, is consistent, and as logits once it is scaled up; in any case (but for a budget) one
+    rank-one term for each seen context is enough. Rank 0, where all tokens are equally probable, is not tried.
 
     The result depends on the data, the seed and the arguments alone. Raises ValueError for an unknown criterion,
     numbers that are not positive, data without n-grams, and a budget within which no fit of any rank was consistent.
     """
     tensor = data.tensor(data.order) if isinstance(data, Corpus) else data
-    asked = Criterion(criterion, epsilon, budget, threshold)
+    asked = Criterion(criterion, epsilon, budget, threshold, tolerance)
     if len(tensor.ngrams_Gn) == 0:
         raise ValueError("The data tensor has no n-gram, so that every completion is consistent with it.")
-    if criterion == "argmax" and len(tensor.contexts_Cn) < len(tensor.ngrams_Gn):
+    functional = len(tensor.contexts_Cn) == len(tensor.ngrams_Gn)
+    if criterion == "argmax" and not functional:
         asked = Criterion("kl", epsilon)
-    enough = rank_bounds(tensor).upper if asked.name == "argmax" else len(tensor.contexts_Cn)
+    enough = len(tensor.contexts_Cn)
+    if functional and asked.name in ("argmax", "linear"):
+        told_once = DataTensor(tensor.vocab_size, tensor.ngrams_Gn, torch.ones_like(tensor.count_G))
+        enough = rank_bounds(told_once).upper
+    least = seen_fibers_rank(tensor) if asked.name == "linear" else 1
     counts: dict[int, list[int]] = {}  # by rank tried: consistent fits, starts
     origin: dict[int, int | None] = {}  # the rank from whose fits they were truncated
     found: tuple[int, CPLogits] | None = None  # the smallest consistent rank, and its fits
@@ -76,9 +88,9 @@ def effective_rank(
         nonlocal found
         starts = []
         if rank not in counts:
-            starts.append(random_starts(tensor, [rank], restarts=restarts, seed=seed))
+            starts.append(random_starts(tensor, [rank], restarts=restarts, seed=seed, deviation=asked.start))
         if found is not None:
-            starts.append(truncated(found[1], rank, restarts))
+            starts.append(truncated(found[1], rank, restarts, deviation=asked.start))
         stack = joined(starts)
         half = math.ceil(len(stack.rank_M) / 2)
         fits = fit(tensor, stack, steps=steps, learning_rate=learning_rate, criterion=asked, enough=half)
@@ -90,7 +102,7 @@ def effective_rank(
             return True
         return False
 
-    low, high, rank = 0, enough, 1
+    low, high, rank = least - 1, enough, least
     while rank < high:
         if is_consistent(rank):
             high = rank
@@ -107,7 +119,7 @@ def effective_rank(
             high = middle
         else:
             low = middle
-    while found is not None and high > 1 and origin.get(high - 1) != high and is_consistent(high - 1):
+    while found is not None and high > least and origin.get(high - 1) != high and is_consistent(high - 1):
         high -= 1
     shares = {rank: reached / tried for rank, (reached, tried) in sorted(counts.items())}
     return EffectiveRank(high, shares, restarts)

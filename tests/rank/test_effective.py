@@ -17,6 +17,7 @@ from tc_sweeps.rank import (
     effective_rank,
     fit_cp,
     rank_bounds,
+    seen_fibers_rank,
 )
 from tests.rank.made import functional, planted
 
@@ -166,6 +167,7 @@ def test_a_rank_that_few_restarts_reach_is_not_stable(consistent, stable):
         ({"restarts": 0}, "restarts=0"),
         ({"steps": 0}, "steps=0"),
         ({"criterion": "budget", "budget": 0.0}, "budget=0.0 must be greater"),
+        ({"criterion": "linear", "tolerance": 0.0}, "tolerance=0.0 must be greater"),
         ({"criterion": "budget", "threshold": 1.0}, "threshold=1.0 must lie between"),
     ],
 )
@@ -189,6 +191,66 @@ def test_how_often_a_fact_is_told_does_not_change_the_effective_rank():
     data = planted(3, vocab_size=8, contexts=30)
     often = DataTensor(data.vocab_size, data.ngrams_Gn, 1 + torch.arange(30) % 7)
     assert effective_rank(often) == effective_rank(data)
+
+
+# ------------------------------------------------------------------------------------------------------------- linear
+
+
+def test_a_completion_needs_fewer_terms_than_the_facts_it_completes_by_hand():
+    """f(0, 0) = 0, f(0, 1) = f(1, 0) = 1, and nothing of (1, 1): zeros there take three terms, exclusive or takes two.
+
+    c_1 = (e_0 + e_1) / 2 and c_2 = (e_0 - e_1) / 2 with the factors (1, 1) and (1, -1) at both places: c_1 + c_2 = e_0
+    for (0, 0), c_1 - c_2 = e_1 for (0, 1) and (1, 0), and c_1 + c_2 = e_0 for (1, 1), an artifact.
+    """
+    data = functional(torch.tensor([[0, 0], [0, 1], [1, 0]]), torch.tensor([0, 1, 1]), 2)
+    assert seen_fibers_rank(data) == 2
+    assert rank_bounds(data).upper == 3
+    signs, answers = torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([[0.5, 0.5], [0.5, -0.5]])
+    by_hand = CPLogits(torch.tensor([2]), torch.tensor([False]), (signs[None], signs[None], answers[None]))
+    linear = Criterion("linear")
+    assert consistent_contexts(by_hand.logits(data.contexts_Cn), data, linear).all()
+    assert effective_rank(data, criterion="linear").rank == 2
+    fits = fit_cp(data, [1, 2], criterion=linear)
+    assert (fits.rank_M[fits.consistent_M] == 2).all()
+    assert fits.consistent_M.any()
+
+
+@pytest.mark.parametrize("rank", range(1, 13))
+def test_a_planted_linear_rank_is_recovered_from_a_part_of_the_fibers(rank):
+    """The fibers are mixtures of answers, one for each topic of the first token and class of the second.
+
+    P(c | a, b) = sum_j P(j | a) [c = c(j, class of b)] has a term for each of its `rank` answers, and no completion has
+    fewer than the seen fibers' matrix. The data tensor, which is zero elsewhere, has at least 10.
+    """
+    classes = next(size for size in (3, 2, 1) if rank % size == 0)
+    topics = rank // classes
+    draw = torch.Generator().manual_seed(rank)
+    ngrams, counts = [], []
+    for first in range(12):
+        topic_counts = torch.randint(topics, (4,), generator=draw).bincount(minlength=topics).tolist()
+        for second in range(12):
+            if torch.rand((), generator=draw) < 0.7:
+                for topic, count in enumerate(topic_counts):
+                    if count:
+                        ngrams.append((first, second, topic * classes + second % classes))
+                        counts.append(count)
+    data = DataTensor(12, torch.tensor(ngrams), torch.tensor(counts))
+    assert len(data.contexts_Cn) < 120
+    assert seen_fibers_rank(data) == rank
+    assert rank_bounds(data).lower >= 10
+    found = effective_rank(data, criterion="linear")
+    assert found.rank == rank
+    assert found.is_stable
+
+
+def test_a_linear_completion_is_measured_entry_by_entry():
+    """The fibers (3, 0, 1) / 4 and (0, 1, 0), the first also with an entry .002 off."""
+    right = torch.tensor([[[0.75, 0.0, 0.25], [0.0, 1.0, 0.0]]])
+    off = right.clone()
+    off[0, 0, 1] = 0.002
+    both = torch.cat([right, off])
+    assert consistent_contexts(both, AMBIGUOUS, Criterion("linear")).tolist() == [[True, True], [False, True]]
+    assert consistent_contexts(both, AMBIGUOUS, Criterion("linear", tolerance=0.003)).all()
 
 
 # ------------------------------------------------------------------------------------------------------------- budget
