@@ -20,7 +20,7 @@ from torch import Tensor
 from tc_sweeps.corpus.randomness import judged
 from tc_sweeps.model import CountedModel
 
-__all__ = ["TILE", "Block", "Contexts", "Sizes", "chunks"]
+__all__ = ["TILE", "Block", "Contexts", "Sizes", "chunks", "may_wait"]
 
 # Rows are read in multiples of this: a product of matrices adds up its last odd rows in another order, and which rows
 # these are would depend on the blocks, and so on the stack that a member is in.
@@ -36,6 +36,11 @@ def chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
     pieces = -(-total // size)
     for piece in range(pieces):
         yield piece * total // pieces, (piece + 1) * total // pieces
+
+
+def may_wait(device: torch.device) -> bool:
+    """Return whether sizes can depend on values: only on a CPU, since a device would have to be waited for."""
+    return device.type == "cpu"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tc_sweeps.artifacts.contexts import Contexts, Sizes
+from tc_sweeps.artifacts.contexts import Contexts, Sizes, may_wait
 from tc_sweeps.artifacts.definition import (
     EXACT_THRESHOLDS,
     accuracy_cap,
@@ -32,7 +32,7 @@ from tc_sweeps.artifacts.definition import (
 from tc_sweeps.artifacts.labels import Labels, known
 from tc_sweeps.artifacts.listing import Known, Listing, Reading, loss_listing
 from tc_sweeps.artifacts.mining import surest
-from tc_sweeps.artifacts.screen import constants, may_wait
+from tc_sweeps.artifacts.screen import constants
 from tc_sweeps.artifacts.stream import Totals, count_above, stream
 from tc_sweeps.artifacts.watching import Observed
 from tc_sweeps.corpus import Corpus

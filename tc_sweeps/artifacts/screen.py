@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tc_sweeps.artifacts.contexts import TILE
+from tc_sweeps.artifacts.contexts import TILE, may_wait
 from tc_sweeps.artifacts.watching import Observed, Spot
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "Screened",
     "constants",
     "margin_of",
-    "may_wait",
     "power_",
     "screened_logits",
 ]
@@ -270,8 +269,8 @@ def _entries_above(share_MCV: Tensor, sum_MC: Tensor, margin: Margin, asked: Que
     (M, C, V), lowest = share_MCV.shape, asked.low[0]
     least_MC = margin.maybe_above(lowest).exp()
     sure_MC = least_MC >= lowest / 2
-    may_be_MCV = share_MCV > (sum_MC * least_MC.clamp_min(lowest / 2))[..., None]
-    place_N = _places_of(may_be_MCV, most=M * C * min(V, math.floor(2 / lowest) + 1))
+    bar_MC = sum_MC * least_MC.clamp_min(lowest / 2)
+    place_N = _places_above(share_MCV, bar_MC[..., None], most=M * C * min(V, math.floor(2 / lowest) + 1))
     share_E, sum_R, T = share_MCV.flatten(), sum_MC.flatten(), len(asked.low)
     low_T = constants(tuple(asked.low), share_E.device)
     passed_RX = torch.zeros(M * C, T + 1, dtype=torch.int64, device=share_E.device)
@@ -288,19 +287,14 @@ def _entries_above(share_MCV: Tensor, sum_MC: Tensor, margin: Margin, asked: Que
     return entries_RT.view(M, C, T), sure_MC & (unsure_R == 0).view(M, C)
 
 
-def _places_of(true: Tensor, *, most: int) -> Tensor:
-    """Return where a tensor is true, as places in it when flattened, [N].
+def _places_above(share: Tensor, bar: Tensor, *, most: int) -> Tensor:
+    """Return where a tensor is greater than another, as places in it when flattened, [N].
 
     Where nobody may wait to know how many these are, there are `most` of them, and -1 stands for those that are not.
     """
-    if may_wait(true.device):
-        return torch.from_numpy(np.flatnonzero(true.numpy()))  # in a quarter of torch's time
-    return torch.nonzero_static(true.flatten(), size=most)[:, 0]
-
-
-def may_wait(device: torch.device) -> bool:
-    """Return whether sizes can depend on values: only on a CPU, since a device would have to be waited for."""
-    return device.type == "cpu"
+    if may_wait(share.device):  # numpy compares in a seventh of torch's time, and finds in a quarter
+        return torch.from_numpy(np.flatnonzero(share.numpy() > bar.numpy()))
+    return torch.nonzero_static((share > bar).flatten(), size=most)[:, 0]
 
 
 def _watch(

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import Contexts, chunks
+from tc_sweeps.artifacts.contexts import Contexts, chunks, may_wait
 from tc_sweeps.artifacts.flex import FlexScreen
-from tc_sweeps.artifacts.screen import Question, Screen, constants, may_wait
+from tc_sweeps.artifacts.screen import Question, Screen, constants
 from tc_sweeps.artifacts.watching import Observed, Watched
 from tc_sweeps.corpus.randomness import judged
 from tc_sweeps.model import CountedModel

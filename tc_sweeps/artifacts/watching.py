@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tc_sweeps.artifacts.contexts import Contexts, Sizes
+from tc_sweeps.artifacts.contexts import Contexts, Sizes, may_wait
 from tc_sweeps.corpus.tensor import distinct_rows
 
 __all__ = ["Doubtful", "Layout", "Observed", "Spot", "Watched", "watch"]
@@ -196,6 +196,8 @@ class Observed:
         """Return the n-grams in rows that are put aside, and others up to as many as there could be."""
         slot_MQ = torch.where(self._watched.is_item_MQ, self._slot_MQ, buffer)
         most = min(slot_MQ.shape[1], buffer * self._watched.most)
+        if may_wait(slot_MQ.device):
+            most = int((slot_MQ < buffer).sum(1).max())
         slot_MR, place_MR = slot_MQ.topk(most, dim=1, largest=False, sorted=False)
         return Doubtful(
             place_MR=place_MR,

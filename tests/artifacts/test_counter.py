@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tc_sweeps.artifacts import METRICS, Counter, count_artifacts, screen
+from tc_sweeps.artifacts import METRICS, Counter, count_artifacts, screen, watching
 from tc_sweeps.artifacts import counter as counter_module
 from tc_sweeps.artifacts import stream as stream_module
 from tc_sweeps.artifacts.contexts import Contexts, Sizes
@@ -448,7 +448,7 @@ def test_a_model_that_always_abstains_has_no_artifact() -> None:
 def test_nothing_waits_for_the_device_before_the_one_transfer(
     threshold: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (counter_module, screen, stream_module):
+    for module in (counter_module, screen, stream_module, watching):
         monkeypatch.setattr(module, "may_wait", lambda _: False)  # as on a device
     corpora = [labelled_world("truth", seed=seed) for seed in (0, 1)]
     model = sharp_model(corpora, "everything", seed=5, unsupported=True)
