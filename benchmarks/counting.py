@@ -53,10 +53,11 @@ CUDA_SETTINGS = tuple(
     f"{vocab_size}x{shape}" for vocab_size in (256, 512, 1024, 2048, 4096, 8192) for shape in (32, 64, 128, "32x64")
 )
 ENTRIES = {"cpu": 2**30, "cuda": 2**34}
+PIECE_ENTRIES = {"cpu": 2**21, "cuda": 2**26}  # of the ceiling's products, as many as the counter's
 MEMORY_MIB = {"cpu": 256, "cuda": 4096}
 ENGINES = {"cpu": ["chunked"], "cuda": ["chunked", "flex"]}
 THRESHOLD = 0.5
-CHUNKS = (512, 1024, 4096)
+CHUNKS = {"cpu": (512, 1024, 4096), "cuda": (4096, 16384, 65536)}
 FROZEN_CHUNK = 4096
 
 
@@ -155,12 +156,12 @@ def measure(setting: str, *, engine: str, threads: int, repeats: int, device: st
     if abs(found - row["artifacts/count"]) > near:  # type: ignore[operator]
         raise SystemExit(f"{setting}: counted {row['artifacts/count']} artifacts, eagerly {found}.")
     rows = len(contexts_Cm)
-    piece = max(1, min(rows, 2**21 // (members * vocab_size)))
+    piece = max(1, min(rows, PIECE_ENTRIES[device] // (members * vocab_size)))
     variants: dict[str, Callable[[], object]] = {
         "counter": lambda: counted.evaluate(model),
         "ceiling": lambda: ceiling(model, rows, piece),
     }
-    variants |= {f"eager {chunk}": lambda chunk=chunk: eager(model, contexts_Cm, chunk) for chunk in CHUNKS}  # type: ignore[misc]
+    variants |= {f"eager {chunk}": lambda chunk=chunk: eager(model, contexts_Cm, chunk) for chunk in CHUNKS[device]}  # type: ignore[misc]
     least = {name: seconds(run, on) for name, run in variants.items()}
     for _ in range(repeats - 1):
         for name, run in variants.items():
@@ -168,7 +169,7 @@ def measure(setting: str, *, engine: str, threads: int, repeats: int, device: st
     pykeen = None
     if device == "cpu" and members == 1 and vocab_size <= 512 and importlib.util.find_spec("pykeen"):
         pykeen = seconds(pykeen_scores(vocab_size, firsts, width), on)
-    best = min(least[f"eager {chunk}"] for chunk in CHUNKS)
+    best = min(least[f"eager {chunk}"] for chunk in CHUNKS[device])
     return {
         "setting": setting if engine == "chunked" else f"{setting}x{engine}",
         "n-grams": members * firsts * vocab_size**2,

@@ -45,13 +45,21 @@ def margins(hidden_1CD: Tensor, matrix_1DV: Tensor) -> dict[str, Margin]:
     """Return the margin of each precision; a single bfloat16 leaves out what the other would hold."""
     width, vocab_size = matrix_1DV.shape[1:]
     hidden, tokens = Halves(hidden_1CD, dim=-1), Halves(matrix_1DV.mT, dim=-1)
-    odds_1C, share = flex_margin(hidden, tokens, width=width, vocab_size=vocab_size, deepest=math.log(2))
-    share_1C = torch.full_like(odds_1C, share)
+    logits_1CV = hidden_1CD @ matrix_1DV
+    double = flex_margin(
+        hidden,
+        tokens,
+        logits_1CV.logsumexp(-1),
+        logits_1CV.amax(-1),
+        width=width,
+        vocab_size=vocab_size,
+        deepest=math.log(2),
+    )
     lost_1C, lost_1V = hidden.of_second + hidden.of_left, tokens.of_second + tokens.of_left
     single_1C = 2 * (lost_1C * tokens.of_first.amax() + hidden.length * lost_1V.amax())
     return {
-        "bfloat16": Margin(single_1C + odds_1C, share_1C),
-        "two bfloat16": Margin(odds_1C, share_1C + 2.0**-22 * (hidden_1CD @ matrix_1DV).abs().amax(-1)),
+        "bfloat16": Margin(single_1C + double.odds_MC, double.share_MC),
+        "two bfloat16": double,
         "float32": margin_of(hidden_1CD, Operand.of(matrix_1DV), math.log(2)),
     }
 

@@ -512,8 +512,9 @@ def _parser() -> argparse.ArgumentParser:
         "report",
         parents=[planned, filtered],
         help="write one HTML page about a sweep, or about several",
-        description="Write report.html into the folder of the sweep, or of the first of several: one file that needs "
-        "no network, with means over seeds, curves, survival curves, a table of all runs and what each one says.",
+        description="Write report.html into the folder of the sweep (of several report+OTHER.html, in the first): one "
+        "file that needs no network, with means over seeds, curves, survival curves, a table of all runs and what each "
+        "one says.",
     )
     reported.add_argument(
         "sweeps", nargs="+", metavar="SWEEP", help="a name under outputs/, or the path of a sweep's folder"

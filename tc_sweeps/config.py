@@ -845,6 +845,11 @@ def _check_counting(config: Config) -> None:
     _at_least(1, artifacts__memory_mib=artifacts.memory_mib)
     _one_of("artifacts.measure", artifacts.measure, ("conditional", "joint"))
     _one_of("artifacts.engine", artifacts.engine, ("auto", "reference", "chunked", "flex", "sampled"))
+    _require(
+        artifacts.engine != "flex" or artifacts.threshold >= 0.5,
+        f"artifacts.engine=flex knows the greatest entry of a row only, and artifacts.threshold={artifacts.threshold} "
+        "is below 1/2: use chunked.",
+    )
     _one_of("artifacts.keep", artifacts.keep, ("top-k", "all", "sample"))
     _at_least(1, artifacts__kept=artifacts.kept, artifacts__exact_ngrams=artifacts.exact_ngrams)
     _one_of("artifacts.sampling.method", sampling.method, ("uniform", "stratified", "importance"))

@@ -163,17 +163,18 @@ class Contexts:
         lasts = min(self._lasts, max(math.isqrt(rows_at_once), rows_at_once // self._heads))
         return list(chunks(self._heads, rows_at_once // lasts)), list(chunks(self._lasts, lasts))
 
-    def sizes(self, model: CountedModel, memory_bytes: int, *, itemsize: int = 4) -> Sizes:
+    def sizes(self, model: CountedModel, memory_bytes: int, *, itemsize: int = 4, fused: bool = False) -> Sizes:
         """Return how large blocks and their pieces may be: within the memory, and as the device likes them.
 
-        `itemsize`: bytes of a number that is screened.
+        `itemsize`: bytes of a number that is screened. `fused`: whether blocks are read without logits in memory, so
+        that most of it is better spent on hidden states; pieces are of what is decided in float64 then.
         """
         M, D, U = model.unembedding_matrix().shape
         # Per row: the logits twice, and of a quarter of the rows three times in float64 where they are decided; about
         # ten float64 vectors of the width per token.
         logits_bytes, hidden_bytes = M * U * (2 * itemsize + 6), M * D * 8 * 10 * (self._table_MnS.shape[1] + 1)
         entries, rows = _LIKED.get(self.total_M.device.type, _LIKED["cuda"])
-        piece = min(entries // (M * U), memory_bytes // (logits_bytes + hidden_bytes))
+        piece = min(entries // (M * U), memory_bytes // (8 if fused else 1) // (logits_bytes + hidden_bytes))
         piece = max(TILE, piece // TILE * TILE)
         block = min(max(rows // M, piece), max(piece, (memory_bytes - piece * logits_bytes) // hidden_bytes))
         return Sizes(block, piece)

@@ -24,6 +24,7 @@ from tc_sweeps.artifacts.contexts import Contexts, Sizes, may_wait
 from tc_sweeps.artifacts.definition import (
     EXACT_THRESHOLDS,
     accuracy_cap,
+    check_contexts,
     check_order,
     check_threshold,
     most_tokens,
@@ -135,10 +136,14 @@ def count_artifacts(
     `engine`: `reference` reads every row in float64, `chunked` and `auto` in float32 first, `flex` (CUDA only) by a
     fused kernel that has no logits in memory; the counts are the same; N(tau) between the exact thresholds, and the
     loss on what is held out, may differ by the rounding of what reads first.
-    Raises ValueError for a threshold outside (0, 1) or below 1e-30, or an order outside 2..order of the corpus.
+    Raises ValueError for a threshold outside (0, 1) or below 1e-30, an order outside 2..order of the corpus, and other
+    words than these.
     """
     corpora, order = asked_for(model, corpora, order)
     check_threshold(threshold)
+    check_contexts(contexts)
+    if engine not in ("auto", "reference", "chunked", "flex"):
+        raise ValueError(f"engine={engine!r} must be 'auto', 'reference', 'chunked' or 'flex'.")
     counter = Counter(
         corpora,
         order=order,
@@ -182,7 +187,6 @@ class Counter:
         """`engine`: as in `count_artifacts`. `positions`: of the objective, for the loss. `sees_multisets`: as in
         `accuracy_cap`.
         """
-        torch.set_float32_matmul_precision("highest")  # the bound on screened rows is that of float32, not TF32
         self._screened_in = torch.float64 if engine == "reference" else torch.float32
         self._fused = engine == "flex"
         self.corpora = list(corpora)
@@ -216,7 +220,9 @@ class Counter:
         """Return the artifact counts of a stack; `running_M` as for `evaluate`."""
         doubles = in_float64(model)
         reading = self._read(doubles)
-        read_M = torch.ones_like(self._closed_M) if running_M is None else running_M
+        read_M = torch.isfinite(self._losses_of(doubles, reading)["train/loss"])
+        if running_M is not None:
+            read_M &= running_M
         values = self._on_host(lambda: self._values(doubles, reading, read_M, full_survival=full_survival))
         chosen = self._survival_thresholds(full=full_survival)
         return ArtifactCounts(
@@ -324,7 +330,8 @@ class Counter:
         return self._listing(model).read(model, self.threshold, self._sizes(model).piece)
 
     def _sizes(self, model: CountedModel) -> Sizes:
-        return self.contexts.sizes(model, self._memory_bytes, itemsize=self._screened_in.itemsize)
+        itemsize = self._screened_in.itemsize
+        return self.contexts.sizes(model, self._memory_bytes, itemsize=itemsize, fused=self._fused)
 
     def _on_host(self, compute: Callable[[], Values]) -> Values:
         """Run `compute` and bring its values to the CPU in one transfer, the only synchronisation.
@@ -368,7 +375,8 @@ class Counter:
             - above.ngrams(ngram["train"] & ngram["in_diagonal"]),
             "artifacts/ceiling": self.most_tokens * self.contexts.total_M - train_M,
             # What was streamed ends with the curve's thresholds; a slice makes no copy, for which the CPU would wait.
-            "survival": totals.above_MT[:, -len(survived) :] - trained_MT,
+            # Between the exact thresholds a training n-gram may be above one in float64, and not in what is streamed.
+            "survival": (totals.above_MT[:, -len(survived) :] - trained_MT).clamp_min(0),
             "doubtful": totals.doubtful_M,
             "screened": self.contexts.total_M,
             "confident_unseen": totals.confident_M - ((reading.above_MC > 0) & listed["seen"]).sum(1),

@@ -37,6 +37,12 @@ def check_order(corpus: Corpus, order: int | None) -> None:
         raise ValueError(f"order={order} must lie between 2 and {corpus.order}, the order of the corpus.")
 
 
+def check_contexts(contexts: str | None) -> None:
+    """Raise ValueError for a word that says nothing about which contexts are considered."""
+    if contexts not in (None, "all", "typed"):
+        raise ValueError(f"contexts={contexts!r} must be 'all' or 'typed', or None for the corpus's choice.")
+
+
 def survival_thresholds(threshold: float) -> np.ndarray:
     """Return the thresholds of the survival curve N(tau), increasing, in float64.
 

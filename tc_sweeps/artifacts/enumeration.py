@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tc_sweeps.artifacts.contexts import Block, Contexts, chunks
 from tc_sweeps.artifacts.counter import in_float64
-from tc_sweeps.artifacts.definition import check_order, check_threshold, most_tokens
+from tc_sweeps.artifacts.definition import check_contexts, check_order, check_threshold, most_tokens
 from tc_sweeps.artifacts.screen import Operand, power_, screened_logits
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.corpus.randomness import random_bits
@@ -149,6 +149,7 @@ class _Search:
     ) -> None:
         check_threshold(threshold)
         check_order(corpus, order)
+        check_contexts(contexts)
         if model.num_members != 1:
             raise ValueError(f"The artifacts of one model are listed, not those of {model.num_members}.")
         self.threshold = threshold
@@ -301,6 +302,8 @@ class _Known:
 
         Example: of W = (a b x), (a b y), (b c x) the contexts (a b), (c a) have [x, y] and [].
         """
+        if not len(self._right_Cn):
+            return [[] for _ in context_Kn]
         place_K = find_rows(context_Kn, self._right_Cn)
         spans = zip(
             (place_K >= 0).tolist(), self._begin_C[place_K].tolist(), self._end_C[place_K].tolist(), strict=True

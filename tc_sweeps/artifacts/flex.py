@@ -31,6 +31,9 @@ _UNIT = _FLOAT32.eps / 2
 _TENSOR_CORE_UNIT = 4 * _UNIT
 _TERMS = 16
 _LEAST_WIDTH = 16  # of which the kernel is there; further ones are powers of 2
+# Three stages of 64 queries and 32 keys of this width take 167 kB of shared memory, and of twice this more than the 228
+# KiB that there are.
+_MOST_WIDTH = 512
 _ROWS = 128  # the kernel reads rows in multiples of this; for fewer another one is taken, which nothing here bounds
 _SHAPES = 64  # compiled for one process, at most: each takes seconds
 
@@ -50,8 +53,10 @@ class Halves:
         self.length, self.of_first, self.of_second, self.of_left = (part.double().norm(dim=dim) for part in parts)
 
 
-def flex_margin(hidden: Halves, tokens: Halves, *, width: int, vocab_size: int, deepest: float) -> tuple[Tensor, float]:
-    """Return how far log-odds of rows can be, [M, C], and the part of a `Margin`'s share that all rows have.
+def flex_margin(
+    hidden: Halves, tokens: Halves, lse_MC: Tensor, max_MC: Tensor, *, width: int, vocab_size: int, deepest: float
+) -> Margin:
+    """Return how far what the kernel says of rows, their log-sum-exp and greatest logit, can be from float64.
 
     With h = h1 + h2 + r the hidden state in float64 and u = u1 + u2 + s a token, the kernel is given
     h1 u1 + h1 u2 + h2 u1 = (h1 + h2) (u1 + u2) - h2 u2 as one inner product of 3 D terms, so that by Cauchy-Schwarz
@@ -67,7 +72,7 @@ def flex_margin(hidden: Halves, tokens: Halves, *, width: int, vocab_size: int, 
     (262 + 6 V / 16) e for adding within a tile and for the rescaling that each tile brings, (4 + 2 log V) e for the
     powers, as in `margin_of`, where rescaling takes a second share. The logarithm in base 2 adds (4 + 4 log V) e, and
     the rest (20 + 6 |log p|) e as there. The way back to base e, of max and log-sum-exp each by itself, costs
-    4 e (|max| + |lse|), which is not in what is returned.
+    4 e (|max| + |lse|).
     """
     terms = -(-3 * width // _TERMS) * _TERMS
     gamma = terms * _TENSOR_CORE_UNIT / (1 - terms * _TENSOR_CORE_UNIT)
@@ -80,7 +85,7 @@ def flex_margin(hidden: Halves, tokens: Halves, *, width: int, vocab_size: int, 
     off_MC = (hidden.of_left + TRUNK * hidden.length) * (u_M1 + s_M1) + hidden.length * s_M1
     off_MC += hidden.of_second * u2_M1 + (gamma + 4 * _UNIT) * size_MC + terms * _FLOAT32.tiny
     share = (290 + 6 / 16 * vocab_size + 6 * math.log(vocab_size) + 6 * deepest) * _UNIT
-    return 2 * off_MC * (1 + 1e-6), share
+    return Margin(2 * off_MC * (1 + 1e-6), share + 4 * _UNIT * (lse_MC.abs() + max_MC.abs()))
 
 
 class FlexScreen:
@@ -95,6 +100,11 @@ class FlexScreen:
         self._question = question
         self._rows = -(-rows // _ROWS) * _ROWS
         self._width = max(_LEAST_WIDTH, 1 << (3 * matrix_MDU.shape[1] - 1).bit_length())
+        if self._width > _MOST_WIDTH:
+            raise ValueError(
+                f"artifacts.engine=flex holds models of a width up to {_MOST_WIDTH // 3}: "
+                "artifacts.engine=chunked counts the same at any."
+            )
         self._tokens = Halves(matrix_MDU.mT, dim=-1)
         first_MVD, second_MVD = (half_MUD[:, :vocab_size] for half_MUD in (self._tokens.first, self._tokens.second))
         self._key_M1VK = self._padded((first_MVD, second_MVD, first_MVD), vocab_size)
@@ -111,10 +121,15 @@ class FlexScreen:
         hidden = Halves(hidden_MCD, dim=-1)
         query_M1RK = self._padded((hidden.first, hidden.first, hidden.second), self._rows)
         lse_MC, max_MC = (found_M1R[:, 0, :C].double() for found_M1R in lse_and_max(query_M1RK, self._key_M1VK))
-        odds_MC, share = flex_margin(
-            hidden, self._tokens, width=hidden_MCD.shape[2], vocab_size=self._vocab_size, deepest=asked.deepest
+        margin = flex_margin(
+            hidden,
+            self._tokens,
+            lse_MC,
+            max_MC,
+            width=hidden_MCD.shape[2],
+            vocab_size=self._vocab_size,
+            deepest=asked.deepest,
         )
-        margin = Margin(odds_MC, share + 4 * _UNIT * (lse_MC.abs() + max_MC.abs()))
         log_unsupported_MC, best_MC = None, max_MC
         if self._matrix_MDU.shape[2] > self._vocab_size:
             logit_MC = (hidden_MCD @ self._matrix_MDU[..., self._vocab_size :])[..., 0]

@@ -12,7 +12,8 @@ takes part in sums, and nothing of it is an artifact; `Q` watched n-gram.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -35,6 +36,7 @@ __all__ = [
     "margin_of",
     "power_",
     "screened_logits",
+    "true_float32",
 ]
 
 _LN2 = math.log(2)
@@ -154,14 +156,15 @@ def margin_of(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Margin:
     by Cauchy-Schwarz: the first two terms are roundings of the operands, that of the matrix as measured and that of the
     hidden state at most e |h| + sqrt(D) m, where m is the least normal number; the third bounds an inner product of D
     terms summed in any order. (To |h - h'| comes what the hidden state itself may be off in float64, by the order in
-    which it was computed: taken to be at most 2^-40 |h|.) The log-odds l_t - log sum_(c != t) exp l_c change by at most
+    which it was computed: taken to be at most 2^-40 |h|, as it is for attention scores up to some thousands, since a
+    score is rounded to a 2^-53 of itself.) The log-odds l_t - log sum_(c != t) exp l_c change by at most
     twice that. On top come the roundings of l - max, of the power, the sum of U terms, the division and the comparison
     of p or log p. The relative error of the sum is at most (U + 4 + log U) e: U for adding, 4 for the power, and log U
     because the roundings of l - max, weighed by the terms they belong to, are at most e times the mean of |l - max|
     under the softmax, which is at most its entropy. The rest, what is compared with among it, is within
     (16 + 6 |log p|) e, where |log p| is at most `deepest`, all that is compared. Products must be those of the
-    precision they claim, not of TF32. Powers below the least normal number are read as that number, so thresholds must
-    be far above it.
+    precision they claim, `true_float32`. Powers below the least normal number are read as that number, so thresholds
+    must be far above it.
     """
     D, U = operand.rounded_MDU.shape[1:]
     dtype = operand.rounded_MDU.dtype
@@ -177,8 +180,20 @@ def margin_of(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Margin:
 
 def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tuple[Tensor, Margin]:
     """Return logits in base 2, [M, C, U], and the margin of their rows."""
-    logits_MCU = hidden_MCD.to(operand.rounded_MDU.dtype) @ operand.rounded_MDU
+    with true_float32():
+        logits_MCU = hidden_MCD.to(operand.rounded_MDU.dtype) @ operand.rounded_MDU
     return logits_MCU, margin_of(hidden_MCD, operand, deepest)
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Multiply float32 matrices as float32, as the bound on screened rows needs it: never as TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @cache
@@ -225,7 +240,8 @@ class Screen:
         low_MCD = hidden_MCD.to(self._operand.rounded_MDU.dtype)
         if beyond := -hidden_MCD.shape[1] % TILE:
             low_MCD = F.pad(low_MCD, (0, 0, 0, beyond))
-        read = [self._piece(low_MCD, margin.of(piece), piece, spot, observed) for piece, spot in pieces]
+        with true_float32():
+            read = [self._piece(low_MCD, margin.of(piece), piece, spot, observed) for piece, spot in pieces]
         top_MC, entries_MCT, unsupported_MC, sure_MC = (torch.cat(parts, dim=1) for parts in zip(*read, strict=True))
         has_unsupported = bool(unsupported_MC.numel())
         sure_MC &= asked.is_answered(margin, top_MC.log(), unsupported_MC.log() if has_unsupported else None)

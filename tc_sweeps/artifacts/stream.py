@@ -91,7 +91,12 @@ def stream(
     spots = watched.spots()
     for block in contexts.blocks(watched.sizes.block):
         pieces = [(piece, next(spots)) for piece in watched.sizes.pieces(len(block.number_C))]
-        read = screen.read(block.hidden(model), pieces, observed)
+        # Read first in float64, hidden states are those that would decide, however far others are from them.
+        is_final = screened_in == torch.float64
+        hidden_MCD = (
+            model.last_hidden(contexts.decode(block.number_C.expand(M, -1))) if is_final else block.hidden(model)
+        )
+        read = screen.read(hidden_MCD, pieces, observed)
         doubt_MC = block.valid_MC & ~read.sure_MC & decided_M[:, None]
         counted_MC = block.valid_MC & read.sure_MC
         rows_MT += count_above(torch.where(counted_MC, read.top_MC, 0.0), threshold_T)

@@ -12,6 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tc_sweeps.artifacts import Counter, count_artifacts, flex
+from tc_sweeps.artifacts.counter import in_float64
+from tc_sweeps.artifacts.definition import survival_thresholds
+from tc_sweeps.artifacts.screen import true_float32
 from tc_sweeps.config import resolve
 from tc_sweeps.corpus import Corpus
 from tc_sweeps.model import ToyTransformer
@@ -116,6 +119,75 @@ def test_counts_equal_float64_whatever_the_weights(
     for engine in ENGINES:
         counts = count_artifacts(model, corpora, threshold=tau, memory_mib=memory_mib, engine=engine)
         assert torch.stack([counts.seen, counts.unseen], dim=1).tolist() == expected, engine
+
+
+@pytest.mark.parametrize("engine", ["reference", "chunked"])
+def test_counts_equal_float64_where_two_ways_to_a_hidden_state_lie_far_apart(engine: str) -> None:
+    """Attention scores of a million are rounded in their tenth place, and so is what a context attends to.
+
+    The threshold lies between the probabilities that the two ways give one of the contexts.
+    """
+    corpus, contexts = random_world(9, 3, 3, seed=0), torch.cartesian_prod(torch.arange(9), torch.arange(9))
+    config = resolve({"model": {"width": 6, "heads": 1}}).model
+    tried = 0
+    for seed in range(8):
+        model = ToyTransformer(config, vocab_size=9, max_length=2, seeds=[seed])
+        with torch.no_grad():
+            model.get_parameter("embedding")[..., 0] = 1.0
+            for name in ("query0", "key0"):
+                model.get_parameter(name)[:, 0] *= 3000
+        doubles, every = in_float64(model), torch.arange(9)[None]
+        ways = (
+            doubles.last_hidden(contexts[None])[0],
+            doubles.product_hidden(every[..., None], every)[0].flatten(0, 1),
+        )
+        one_C, other_C = ((hidden @ doubles.unembedding_matrix()[0]).softmax(1).amax(1) for hidden in ways)
+        furthest = int((one_C - other_C).abs().argmax())
+        threshold = float(one_C[furthest] + other_C[furthest]) / 2
+        if not min(one_C[furthest], other_C[furthest]) < threshold < max(one_C[furthest], other_C[furthest]):
+            continue
+        tried += 1
+        counts = count_artifacts(model, corpus, threshold=threshold, engine=engine)  # type: ignore[arg-type]
+        expected = counted_by_brute_force(model, 0, corpus, threshold)
+        assert [int(counts.seen), int(counts.unseen)] == expected
+    assert tried >= 4
+
+
+def test_the_survival_curve_is_never_negative() -> None:
+    """Where a training n-gram is above a threshold by less than float32 can tell."""
+    corpus = Corpus(vocab_size=3, sentences=torch.tensor([[0, 0], [1, 0], [2, 0]]))
+    config = resolve({"model": {"width": 2, "heads": 1}}).model
+    model = ToyTransformer(config, vocab_size=3, max_length=1, seeds=[0])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.get_parameter("embedding")[..., 0] = 1.0
+    for t in survival_thresholds(0.5)[1:].tolist():
+        logit = math.log(2 * t / (1 - t))
+        for _ in range(20):
+            with torch.no_grad():
+                model.get_parameter("unembedding")[0, 0, 0] = logit
+            assert (count_artifacts(model, corpus).survival >= 0).all()
+            logit = math.nextafter(logit, 9) + 1e-8
+
+
+def test_words_that_mean_nothing_are_refused() -> None:
+    corpus = random_world(6, 10, 3, seed=0)
+    model = adversarial([corpus], width=4, layers=1, seed=0, sharpness=1.0, twins=1, unsupported=False)
+    with pytest.raises(ValueError, match="engine='chunk' must be"):
+        count_artifacts(model, corpus, engine="chunk")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="contexts='al' must be 'all' or 'typed'"):
+        count_artifacts(model, corpus, contexts="al")  # type: ignore[arg-type]
+
+
+def test_float32_is_asked_for_while_rows_are_screened_and_what_was_set_is_set_again() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with true_float32():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -227,6 +227,17 @@ def test_the_artifacts_of_one_model_are_listed() -> None:
         next(enumerate_artifacts(model.member(0), corpora[0], threshold=1))
     with pytest.raises(ValueError, match="order=4"):
         most_confident(model.member(0), corpora[0], limit=1, order=4)
+    with pytest.raises(ValueError, match="contexts='al' must be 'all' or 'typed'"):
+        most_confident(model.member(0), corpora[0], limit=1, contexts="al")  # type: ignore[arg-type]
+
+
+def test_a_truth_without_ngrams_of_the_order_has_nothing_right() -> None:
+    sentences, truth = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1, -1]])
+    corpus = Corpus(vocab_size=3, sentences=sentences, truth=truth)
+    model = sharp_model([corpus], "attention", seed=0)
+    table = most_confident(model, corpus, limit=30, threshold=0.01)
+    assert len(table) > 0
+    assert all(len(right) == 0 for right in table["right"])
 
 
 def test_no_artifacts_make_an_empty_table_with_all_columns() -> None:

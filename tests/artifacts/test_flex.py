@@ -42,7 +42,8 @@ def test_halves_hold_sixteen_bits() -> None:
 def test_the_margin_holds_what_splitting_leaves_out(h: float, u: float) -> None:
     """Of one term, beside which what adding up many may lose is small."""
     hidden, tokens = (Halves(torch.tensor([[[value]]], dtype=torch.float64), dim=-1) for value in (h, u))
-    odds_MC, _ = flex_margin(hidden, tokens, width=1, vocab_size=1, deepest=1.0)
+    nothing_MC = torch.zeros(1, 1, dtype=torch.float64)
+    odds_MC = flex_margin(hidden, tokens, nothing_MC, nothing_MC, width=1, vocab_size=1, deepest=1.0).odds_MC
     (h1, h2), (u1, u2) = ((part.first.item(), part.second.item()) for part in (hidden, tokens))
     assert abs(h1 * u1 + h1 * u2 + h2 * u1 - h * u) <= odds_MC.item() / 2 <= 2.0**-13
 
@@ -131,3 +132,19 @@ def test_it_fails_rather_than_have_all_logits_in_memory() -> None:
 def test_thresholds_below_a_half_are_not_for_it() -> None:
     with pytest.raises(ValueError, match=r"nothing about the threshold 0\.3"):
         FlexScreen(torch.zeros(1, 2, 3), 3, Question.of([0.3], threshold=0.3, exact=[]), rows=1)
+
+
+def test_wider_models_than_its_kernel_holds_are_not_for_it() -> None:
+    question = Question.of([0.5], threshold=0.5, exact=[])
+    FlexScreen(torch.zeros(1, 170, 3), 3, question, rows=1)
+    with pytest.raises(ValueError, match="holds models of a width up to 170"):
+        FlexScreen(torch.zeros(1, 171, 3), 3, question, rows=1)
+
+
+def test_most_of_the_memory_is_for_hidden_states_where_no_logits_are_held() -> None:
+    corpus = random_world(300, 30, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0)
+    contexts = Contexts([corpus.places(3, "all")], torch.device("cpu"))
+    held, fused = (contexts.sizes(model, 1 << 20, fused=fused) for fused in (False, True))
+    assert fused.block > 2 * held.block
+    assert fused.piece < held.piece

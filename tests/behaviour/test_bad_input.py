@@ -24,6 +24,7 @@ REFUSED = [
     (["data.vocab_size=1"], "data.vocab_size=1"),
     (["data.num_sentences=10001"], "data.num_sentences=10001 is more than the 10000"),
     (["data=kinships", "data.num_sentences=99999"], "data.num_sentences=99999 is more than"),
+    (["artifacts.engine=flex", "artifacts.threshold=0.2"], "artifacts.threshold=0.2 is below 1/2: use chunked"),
     (["artifacts.threshold=0"], "artifacts.threshold=0.0 must lie between 0 and 1"),
     (["artifacts.threshold=1"], "artifacts.threshold=1.0 must lie between 0 and 1"),
     (["artifacts.threshold=nan"], "artifacts.threshold=nan must lie between 0 and 1"),

@@ -202,7 +202,7 @@ def test_several_sweeps_are_an_axis_in_the_order_given(outputs: Path) -> None:
     made.finished_run(outputs, "b", {"model.width": 8}, {100: {"train/loss": 1}})
     made.finished_run(outputs, "a", {"model.width": 8}, {100: {"train/loss": 3}})
     path = write_report(["b", outputs / "a", "b"]).path
-    assert path == outputs / "b" / "report.html"
+    assert path == outputs / "b" / "report+a.html"
     data = data_of(path)
     assert data["title"] == "b, a"
     assert [sweep["name"] for sweep in data["sweeps"]] == ["b", "a"]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys, to_the_end
+from tc_sweeps.report.frame import fully_fitted, load_curves, load_finished, over_seeds, split, swept_keys, to_the_end
 from tc_sweeps.report.intervals import Interval, judge, student_t, sum_up, what_is_drawn
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -34,9 +34,10 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return recall and hallucination over training, and one against the other.
 
     Colours are training fractions, so that only the names of the axes have those of generalization and hallucination.
-    Line styles are the other swept keys (widths); lines are means and bands 95 % Student t intervals over seeds, of
-    runs as in `to_the_end`; they are faint where some of these have no value. Thin horizontal lines are the recall that
-    can be attained, where that is below 1.
+    Where training ends the marker is hollow if a seed has not fitted its data fully. Line styles are the other swept
+    keys (widths); lines are means and bands 95 % Student t intervals over seeds, of runs as in `to_the_end`; they are
+    faint where some of these have no value. Thin horizontal lines are the recall that can be attained, where that is
+    below 1.
     """
     curves = _curves(sweep, where)
     others = _others(curves)
@@ -47,7 +48,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     wrong = PER_CONTEXT if curves[PER_CONTEXT].notna().any() else SHARE
     figure = style.new_figure(12.5, 4.6)
     left, middle, right = figure.subplots(1, 3)
-    counts, faint = [], False
+    counts, faint, unfit = [], False, False
     for values, part in split(curves, others):
         linestyle = style.LINES[kinds.index(values) % len(style.LINES)]
         marker = style.MARKERS[kinds.index(values) % len(style.MARKERS)]
@@ -63,7 +64,16 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
             whole = ~(style.fewer(x) | style.fewer(y))
             path: Any = {"color": colour, "linestyle": linestyle, "marker": ".", "markersize": 3}
             style.draw_curve(right, x["mean"], y["mean"], whole, **path)
-            right.plot(x["mean"].iloc[-1:], y["mean"].iloc[-1:], color=colour, marker=marker, markersize=7)
+            hollow = _unfitted(runs) > 0
+            unfit |= hollow
+            right.plot(
+                x["mean"].iloc[-1:],
+                y["mean"].iloc[-1:],
+                color=colour,
+                marker=marker,
+                markersize=7,
+                markerfacecolor="white" if hollow else colour,
+            )
     for fraction, runs in curves.groupby(FRACTION):
         attainable = runs[ATTAINABLE].mean()
         if attainable < 1:
@@ -93,6 +103,8 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
         handles.append(style.line("attainable recall", linestyle=(0, (1, 3)), linewidth=1))
     if faint:
         handles.append(style.fewer_entry())
+    if unfit:
+        handles.append(style.under_fitted())
     style.legend_below(figure, handles)
     return figure
 
@@ -114,13 +126,18 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
         at_end = {metric: student_t(last[metric]) for metric in (RECALL, SHARE)}
         growth = _mean_correlation([_correlation(run, wrong) for _, run in part.groupby("run_id")])
         name = ", ".join(filter(None, [f"trained on {fraction:.0%}", style.describe(values)]))
+        unfitted = _unfitted(part)
+        under_fitted = f" ({unfitted} of {len(last)} runs under-fitted)" if unfitted else ""
         sentences.append(
-            f"{name}: recall {_told(at_end[RECALL])}, hallucination share {_told(at_end[SHARE])}, "
+            f"{name}{under_fitted}: recall {_told(at_end[RECALL])}, hallucination share {_told(at_end[SHARE])}, "
             f"correlation of recall with {WRONG[wrong]} over training {_told(growth)}."
         )
         both.append(judge([at_end[RECALL], at_end[SHARE]]))
         together.append(judge([growth]))
-    end = "At the last evaluation; 95 % Student t intervals over seeds."
+    end = (
+        "At the last evaluation; 95 % Student t intervals over seeds. The hallucination share is of the artifacts in "
+        "all contexts: where a run is under-fitted, those in seen ones (artifacts/seen) are among them."
+    )
     return "\n".join(
         [
             sum_up(both, "Both generalizations and hallucinations are there at the end"),
@@ -129,6 +146,12 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
             end,
         ]
     )
+
+
+def _unfitted(runs: pd.DataFrame) -> int:
+    """Return how many runs have not fully fitted their data at the last evaluation."""
+    last = runs[runs["step"] == runs.groupby("run_id")["step"].transform("max")]
+    return int((~fully_fitted(last)).sum())
 
 
 def _curves(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:

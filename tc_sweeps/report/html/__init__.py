@@ -31,14 +31,15 @@ def write_report(sweeps: Sweep | Sequence[Sweep], *, where: Where | None = None)
 
     It is one file, `report.html`, with everything in it: means over seeds against every axis, curves over training,
     survival curves, a table of all runs and the details of those that fit into 5 MB (of some thousand runs 10 MB).
-    Sweeps are named as in `find_sweep`. `where` chooses runs as in `load_sweep`, in every sweep; the file then has it
-    in its name. Runs need not have finished. Raises `ConfigError` where there is no such sweep, no run in any, or none
-    that is chosen.
+    Sweeps are named as in `find_sweep`, and a report of several has the others in its name. `where` chooses runs as in
+    `load_sweep`, in every sweep; the file then has it in its name too. Runs need not have finished. Raises
+    `ConfigError` where there is no such sweep, no run in any, or none that is chosen.
     """
     gathered = gather([sweeps] if isinstance(sweeps, Sweep) else sweeps, where)
     room = min(max(LEAST_BYTES, BYTES_PER_RUN * len(gathered.runs)), MOST_BYTES)
     empty = page(gathered.title, gathered.sweeps, "")
     text = page(gathered.title, gathered.sweeps, gathered.payload(room - len(empty.encode())))
-    path = gathered.folder.path / f"report{name_where(where, every=gathered.folder.every)}.html"
+    others = "".join(f"+{sweep['name']}" for sweep in gathered.sweeps[1:])
+    path = gathered.folder.path / f"report{others}{name_where(where, every=gathered.folder.every)}.html"
     replace_text(path, text)
     return Report(path, gathered.unfinished())
