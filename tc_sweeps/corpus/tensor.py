@@ -81,6 +81,11 @@ class DataTensor:
         """The index into `contexts_Cn` of each n-gram's context, [G]."""
         return self._grouped[1]
 
+    @property
+    def is_functional(self) -> bool:
+        """Whether every seen context has one answer, so that the data are a partial function."""
+        return len(self.contexts_Cn) == len(self.ngrams_Gn)
+
     @cached_property
     def context_count_C(self) -> Tensor:
         """How often each seen context occurs with a next token, [C]: the sums of the fibers."""

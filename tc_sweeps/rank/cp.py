@@ -208,7 +208,7 @@ def fit(
     criterion = criterion or Criterion()
     if steps < 1:
         raise ValueError(f"steps={steps} must be at least 1.")
-    if criterion.name in ("argmax", "budget") and len(data.contexts_Cn) < len(data.ngrams_Gn):
+    if criterion.name in ("argmax", "budget") and not data.is_functional:
         raise ValueError("A context has several answers: criterion 'kl' or 'linear' says what is consistent with it.")
     enough = len(starts.rank_M) if enough is None else enough
     factors = [factor.clone() for factor in starts.factors]

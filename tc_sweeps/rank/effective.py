@@ -13,6 +13,8 @@ from tc_sweeps.rank.cp import CPLogits, Criterion, fit, joined, random_starts, t
 
 __all__ = ["EffectiveRank", "effective_rank"]
 
+_MOST_LOGITS = 2**28  # of all fits of a rank: 1 GiB, of which training holds a few
+
 
 @dataclass(frozen=True)
 class EffectiveRank:
@@ -66,17 +68,22 @@ def effective_rank(
     rank-one term for each seen context is enough. Rank 0, where all tokens are equally probable, is not tried.
 
     The result depends on the data, the seed and the arguments alone. Raises ValueError for an unknown criterion,
-    numbers that are not positive, data without n-grams, and a budget within which no fit of any rank was consistent.
+    numbers that are not positive, data without n-grams, a budget within which no fit of any rank was consistent, and
+    data whose fits would take more than some GB.
     """
     tensor = data.tensor(data.order) if isinstance(data, Corpus) else data
     asked = Criterion(criterion, epsilon, budget, threshold, tolerance)
     if len(tensor.ngrams_Gn) == 0:
         raise ValueError("The data tensor has no n-gram, so that every completion is consistent with it.")
-    functional = len(tensor.contexts_Cn) == len(tensor.ngrams_Gn)
-    if criterion == "argmax" and not functional:
+    if (entries := 2 * restarts * len(tensor.contexts_Cn) * tensor.vocab_size) > _MOST_LOGITS:
+        raise ValueError(
+            f"The fits of an effective rank hold the logits of {2 * restarts} starts, {len(tensor.contexts_Cn):,} seen "
+            f"contexts and {tensor.vocab_size:,} tokens, {4 * entries / 2**30:.1f} GiB several times over: too many."
+        )
+    if criterion == "argmax" and not tensor.is_functional:
         asked = Criterion("kl", epsilon)
     enough = len(tensor.contexts_Cn)
-    if functional and asked.name in ("argmax", "linear"):
+    if tensor.is_functional and asked.name in ("argmax", "linear"):
         told_once = DataTensor(tensor.vocab_size, tensor.ngrams_Gn, torch.ones_like(tensor.count_G))
         enough = rank_bounds(told_once).upper
     least = seen_fibers_rank(tensor) if asked.name == "linear" else 1

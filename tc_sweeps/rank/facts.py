@@ -44,7 +44,7 @@ def rank_facts(corpus: Corpus, *, order: int, seed: int) -> dict[str, int | None
     """
     data = corpus.tensor(order)
     tensors = {"rank/effective": data, **extensions(corpus, order=order, seed=seed)}
-    functional = all(len(tensor.contexts_Cn) == len(tensor.ngrams_Gn) for tensor in tensors.values())
+    functional = all(tensor.is_functional for tensor in tensors.values())
     criterion = "argmax" if functional else "kl"
     found = {name: _effective(tensor, criterion, seed) for name, tensor in tensors.items()}
     if functional:

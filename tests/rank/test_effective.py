@@ -186,6 +186,13 @@ def test_data_that_leave_nothing_to_fit_are_refused():
         effective_rank(AMBIGUOUS, criterion="budget")
 
 
+def test_data_whose_fits_would_not_fit_into_memory_are_refused():
+    contexts = torch.cartesian_prod(torch.arange(150), torch.arange(150))
+    data = functional(contexts, torch.arange(len(contexts)) % 1000, 1000)
+    with pytest.raises(ValueError, match=r"16 starts, 22,500 seen contexts and 1,000 tokens, 1\.3 GiB"):
+        effective_rank(data)
+
+
 def test_how_often_a_fact_is_told_does_not_change_the_effective_rank():
     """Each seen fiber is asked for alike, whatever its weight in the data."""
     data = planted(3, vocab_size=8, contexts=30)
