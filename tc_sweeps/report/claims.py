@@ -22,9 +22,9 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import find_sweep, listed
+from tc_sweeps.report.frame import counted, find_sweep, listed
 from tc_sweeps.report.intervals import LEVEL, Interval, spell
-from tc_sweeps.report.where import Where, name_where, spell_where
+from tc_sweeps.report.where import Where, spell_where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
 HOLDS, FAILS, OPPOSITE, OPEN = "holds", "does not hold", "the opposite holds", "cannot be said"
@@ -37,7 +37,6 @@ HOW = "95 % bootstrap interval (BCa)"
 class Finding:
     """What one part of a claim's question came to; `decides`: whether the verdict on the claim rests on it."""
 
-    claim: str  # its letter
     part: str
     question: str
     test: str
@@ -45,62 +44,51 @@ class Finding:
     low: float
     high: float
     unit: str
-    seeds: int  # units behind the effect: seeds, or data sets
+    seeds: int  # units behind the effect: seeds, or seeds of the data
     verdict: str
-    figure: Path
-    command: str
     decides: bool = True
-    over: str = "seeds"  # what the units are called
+    over: str = "seed"  # what a unit is called
 
     @property
     def interval(self) -> str:
         """The effect and its interval, as one reads them."""
         return spell(self.effect, self.low, self.high) or "-"
 
+    @property
+    def units(self) -> str:
+        """What is behind the effect: `1 seed`, `20 seeds`."""
+        return counted(self.seeds, self.over)
+
     def __str__(self) -> str:
-        return f"{self.part}: {self.verdict}, {self.interval} {self.unit} ({self.seeds} {self.over})"
+        return f"{self.part}: {self.verdict}, {self.interval} {self.unit} ({self.units})"
 
 
-@dataclass(frozen=True)
-class Asker:
-    """Makes the findings of one claim from the runs of one sweep."""
-
-    claim: str
-    sweep: SweepFolder
-    where: Where | None
-    over: str = "seeds"
-
-    def find(
-        self,
-        part: str,
-        effect: Interval,
-        *,
-        question: str,
-        test: str,
-        unit: str,
-        least: float,
-        decides: bool = True,
-        verdict: str | None = None,
-    ) -> Finding:
-        """Return the finding of a part: `verdict`, or that of `judged(effect, least)`."""
-        experiment = f"claim_{self.claim}"
-        name = f"{experiment}{name_where(self.where, every=self.sweep.every)}.png"
-        return Finding(
-            claim=self.claim,
-            part=part,
-            question=question,
-            test=f"{test}; {HOW}",
-            effect=effect.mean,
-            low=effect.low,
-            high=effect.high,
-            unit=unit,
-            seeds=effect.seeds,
-            verdict=verdict or judged(effect, least),
-            figure=self.sweep.path / "figures" / name,
-            command=f"python -m tc_sweeps -m experiment={experiment}",
-            decides=decides,
-            over=self.over,
-        )
+def find(
+    part: str,
+    effect: Interval,
+    *,
+    question: str,
+    test: str,
+    unit: str,
+    least: float,
+    decides: bool = True,
+    verdict: str | None = None,
+    over: str = "seed",
+) -> Finding:
+    """Return the finding of a part: `verdict`, or that of `judged(effect, least)`."""
+    return Finding(
+        part=part,
+        question=question,
+        test=f"{test}; {HOW}",
+        effect=effect.mean,
+        low=effect.low,
+        high=effect.high,
+        unit=unit,
+        seeds=effect.seeds,
+        verdict=verdict or judged(effect, least),
+        decides=decides,
+        over=over,
+    )
 
 
 Answer = TypeVar("Answer")
@@ -132,6 +120,11 @@ def once(
 def mean(values: np.ndarray, axis: int) -> np.ndarray:
     """Return means along an axis."""
     return np.asarray(np.mean(values, axis=axis))
+
+
+def quotient_of_means(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
+    """Return the quotient of two means along an axis."""
+    return np.asarray(mean(part, axis) / mean(whole, axis))
 
 
 def bootstrap(*samples: ArrayLike, statistic: Callable[..., np.ndarray] = mean) -> Interval:

@@ -134,9 +134,14 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
+def counted(count: int, what: str) -> str:
+    """Return `1 seed` or `2 seeds`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def runs_text(count: int) -> str:
     """Return `1 run` or `2 runs`."""
-    return f"{count} run{'s' * (count != 1)}"
+    return counted(count, "run")
 
 
 def unseen(sweep: SweepFolder) -> str:

@@ -183,7 +183,7 @@ def counts(rows: pd.DataFrame) -> pd.Series[bool]:
     return counted
 
 
-def draw_along(axes: Axes, way: Way, column: str, colour: Any, *, hollow: bool = False) -> list[int]:
+def draw_way(axes: Axes, way: Way, column: str, colour: Any, *, hollow: bool = False) -> list[int]:
     """Draw a column's means over the seeds that count along a way, to the right always more overfitting.
 
     Returns how many runs stand behind the points.

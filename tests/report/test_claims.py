@@ -61,7 +61,12 @@ def test_an_effect_is_judged_at_its_borders(effect: Interval, least: float, verd
 
 
 def finding(part: str, verdict: str, *, decides: bool = True) -> Finding:
-    return Finding("a", part, "?", "t", 0.1, 0.0, 0.2, "", 20, verdict, Path("a.png"), "make a", decides)
+    return Finding(part, "?", "t", 0.1, 0.0, 0.2, "", 20, verdict, decides)
+
+
+def test_a_finding_of_one_seed_is_told_so() -> None:
+    assert str(Finding("wider", "?", "t", 0.1, np.nan, np.nan, "up", 1, OPEN)).endswith("up (1 seed)")
+    assert str(finding("wider", HOLDS)).endswith("(20 seeds)")
 
 
 @pytest.mark.parametrize(

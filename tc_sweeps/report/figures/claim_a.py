@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.claims import Asker, Finding, bootstrap, concluded, draw_effects, once, told
+from tc_sweeps.report.claims import Finding, bootstrap, concluded, draw_effects, find, once, told
 from tc_sweeps.report.frame import load_curves, load_finished, load_survival, over_seeds
 from tc_sweeps.report.intervals import what_is_drawn
-from tc_sweeps.report.overfitting import EXCESS, Way, draw_along, matched_ways, told_left_out, ways
+from tc_sweeps.report.overfitting import EXCESS, Way, draw_way, matched_ways, told_left_out, ways
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -56,11 +56,11 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     for column, way in enumerate(along):
         top, middle, bottom = grid[:, column]
         for threshold, colour in _colours().items():
-            counts += draw_along(top, way, _ratio(threshold), colour)
+            counts += draw_way(top, way, _ratio(threshold), colour)
             if way.name in at_fit:
-                draw_along(top, at_fit[way.name], _ratio(threshold), colour, hollow=True)
-        draw_along(middle, way, RATE, style.COLOURS[2])
-        draw_along(bottom, way, EXCESS, "black")
+                draw_way(top, at_fit[way.name], _ratio(threshold), colour, hollow=True)
+        draw_way(middle, way, RATE, style.COLOURS[2])
+        draw_way(bottom, way, EXCESS, "black")
         top.set_title(way.name)
         for axes in (top, middle):
             axes.set_xlabel("")
@@ -104,14 +104,13 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
 def _found(folder: SweepFolder, where: Where | None) -> list[tuple[Way, Any, bool, Finding]]:
     """Return each finding with its way, the colour of its threshold (None: of no threshold), whether at matched fit."""
     evaluations = _evaluations(folder, where)
-    ask = Asker("a", folder, where)
     matched = {way.name: way for way in matched_ways(evaluations, MATCHED, [_log(tau) for tau in THRESHOLDS])}
     for way in matched.values():
         for tau in THRESHOLDS:
             way.rows[_ratio(tau)] = np.exp(way.rows[_log(tau)])
 
     def slope(way: Way, column: str, part: str, question: str, *, of: str = "artifacts", decides: bool) -> Finding:
-        return ask.find(
+        return find(
             part,
             bootstrap(way.slopes(column)),
             question=question,

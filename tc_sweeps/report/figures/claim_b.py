@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -21,18 +20,19 @@ from tc_sweeps.report.claims import (
     HOLDS,
     OPEN,
     OPPOSITE,
-    Asker,
     Finding,
     bootstrap,
     concluded,
     draw_effects,
+    find,
     judged,
     once,
+    quotient_of_means,
     told,
 )
 from tc_sweeps.report.frame import load_curves, load_finished
 from tc_sweeps.report.intervals import Interval, spell, what_is_drawn
-from tc_sweeps.report.overfitting import Way, draw_along, told_left_out, ways
+from tc_sweeps.report.overfitting import Way, draw_way, told_left_out, ways
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -79,7 +79,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
             axes.set_axis_off()
         for axes, one in zip(grid[row], inside, strict=False):
             for column, (_, colour) in PARTS.items():
-                counts += draw_along(axes, one.way, column, colour)
+                counts += draw_way(axes, one.way, column, colour)
             axes.set_title(f"{world}: {one.way.name}")
         grid[row, 0].set_ylabel("share of held-out contexts")
     grid[0, 0].set_ylim(0, 1.02)
@@ -108,7 +108,6 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
 
 @once
 def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
-    ask = Asker("b", folder, where)
     found = []
     for way in ways(_evaluations(folder, where)):
         slopes = {column: way.slopes(column) for column in PARTS}
@@ -118,7 +117,7 @@ def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
         name, unit = f"{way.world}, {way.name}", f"per {way.knob.step}"
         explained = ""
         if rises == HOLDS:
-            share = bootstrap(slopes[SILENT], slopes[ERROR], statistic=_quotient_of_means)
+            share = bootstrap(slopes[SILENT], slopes[ERROR], statistic=quotient_of_means)
             explained = f", {spell(100 * share.mean, 100 * share.low, 100 * share.high)} % of it silent"
         test = f"slope of the share of held-out contexts per {way.knob.per} by least squares, seed by seed"
         about = {
@@ -129,7 +128,7 @@ def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
         answers = {}
         for column, (part, _) in PARTS.items():
             whole = column == ERROR
-            answers[column] = ask.find(
+            answers[column] = find(
                 name if whole else f"{name}: {part}",
                 effects[column],
                 question=about[column],
@@ -175,7 +174,3 @@ def _evaluations(sweep: SweepFolder, where: Where | None) -> pd.DataFrame:
         )
     error = 1 - curves[RECALL]
     return curves.assign(**{ERROR: error, SILENT: error - curves[WRONG]})
-
-
-def _quotient_of_means(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
-    return np.asarray(part.mean(axis=axis) / whole.mean(axis=axis))

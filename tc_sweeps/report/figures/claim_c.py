@@ -25,12 +25,12 @@ from tc_sweeps.report.claims import (
     LEAST_SEEDS,
     OPEN,
     OPPOSITE,
-    Asker,
     Finding,
     bootstrap,
     concluded,
     deciding_entries,
     draw_effects,
+    find,
     once,
     told,
 )
@@ -144,13 +144,12 @@ def closer(effect: Interval) -> str:
 @once
 def _judged(folder: SweepFolder, where: Where | None) -> _Data:
     sets, unfitted = _sets(folder, where)
-    ask = Asker("c", folder, where, over="data sets")
     found = []
     test = "Spearman's rank correlation of R(D + T) / R(D) with the test error, over data sets"
     for name, part in [(OVERALL, sets), *((str(v["data.name"]), part) for v, part in split(sets, ["data.name"]))]:
         effect = bootstrap(part[RATIO], part[ERROR], statistic=spearman)
         found.append(
-            ask.find(
+            find(
                 name,
                 effect,
                 question=f"Is the test error the lower, the closer R(D + T) is to R(D) ({name})?",
@@ -158,13 +157,14 @@ def _judged(folder: SweepFolder, where: Where | None) -> _Data:
                 unit="correlation",
                 least=LEAST,
                 verdict=correlated(effect),
+                over="data set",
             )
         )
     learnable = sets[sets[LEARNABLE]]
     for answers in ("shuffled", "random"):
         effect = bootstrap(learnable[f"ratio/{answers}"] - learnable[RATIO])
         found.append(
-            ask.find(
+            find(
                 f"{answers} answers",
                 effect,
                 question=f"Is R(D + T) / R(D) greater with {answers} answers to the held-out contexts?",
@@ -172,11 +172,12 @@ def _judged(folder: SweepFolder, where: Where | None) -> _Data:
                 unit="above the true ratio",
                 least=0.0,
                 verdict=closer(effect),
+                over="data set",
             )
         )
     effect = bootstrap(sets[RISE], sets[ERROR], statistic=spearman)
     found.append(
-        ask.find(
+        find(
             f"{OVERALL}, by difference",
             effect,
             question="The same of the difference R(D + T) - R(D), in all worlds?",
@@ -184,6 +185,7 @@ def _judged(folder: SweepFolder, where: Where | None) -> _Data:
             unit="correlation",
             least=LEAST,
             verdict=correlated(effect),
+            over="data set",
             decides=False,
         )
     )

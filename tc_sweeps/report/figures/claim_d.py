@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.claims import (
-    Asker,
     Finding,
     bootstrap,
     concluded,
     deciding_entries,
     draw_effects,
+    find,
     judged,
     once,
     told,
@@ -112,7 +112,6 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
 
 @once
 def _worlds(folder: SweepFolder, where: Where | None) -> list[_World]:
-    ask = Asker("d", folder, where)
     runs = load_finished(folder, where)
     level = runs[TAUGHT].astype(float).where(runs[METHOD] == "unsupported", 0.0)
     runs = runs.assign(level=level, fits=fully_fitted(runs), **{PRECISION: 1 - runs[SHARE]})
@@ -124,14 +123,14 @@ def _worlds(folder: SweepFolder, where: Where | None) -> list[_World]:
             "experiment=claim_d."
         )
     return [
-        _World(trade.world, runs[runs["data.name"] == trade.world], trade, _found(ask, trade))
+        _World(trade.world, runs[runs["data.name"] == trade.world], trade, _found(trade))
         for trade in trades_of(runs, folder.name)
     ]
 
 
-def _found(ask: Asker, trade: Trade) -> list[Finding]:
+def _found(trade: Trade) -> list[Finding]:
     found = [
-        ask.find(
+        find(
             f"{trade.world}, share {share:g}",
             bootstrap(removed),
             question=f"Are there fewer hallucinations where {share:g} of the contexts outside the data are taught?",
@@ -145,7 +144,7 @@ def _found(ask: Asker, trade: Trade) -> list[Finding]:
     cost, tilt = bootstrap(slopes(trade.removed, 1 - trade.kept)), bootstrap(tilts(trade))
     spared = Interval(1 - cost.mean, 1 - cost.high, 1 - cost.low, cost.seeds)
     found.append(
-        ask.find(
+        find(
             f"{trade.world}, recall lost",
             cost,
             question="Is it selective: is less recall lost than in proportion to the hallucinations removed?",
@@ -157,7 +156,7 @@ def _found(ask: Asker, trade: Trade) -> list[Finding]:
         )
     )
     found.append(
-        ask.find(
+        find(
             f"{trade.world}, precision",
             tilt,
             question="Is it selective: do the artifacts that are left have a higher precision?",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.claims import HOW, LEAST_SEEDS, bootstrap
+from tc_sweeps.report.claims import HOW, LEAST_SEEDS, bootstrap, quotient_of_means
 from tc_sweeps.report.frame import fully_fitted, load_finished, split, swept_keys
 from tc_sweeps.report.intervals import Interval, sum_up, what_is_drawn
 from tc_sweeps.report.seeds import by_seed, draw_along, greatest, slopes
@@ -99,7 +99,7 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
             more, of_qk = bootstrap(vo - qk), bootstrap(qk)
             roles.append(_answer(more))
             # As a part of what cannot be told from nothing a growth says nothing.
-            ratio = f", {bootstrap(vo, qk, statistic=_quotient)} times as much" if of_qk.above(0) else ""
+            ratio = f", {bootstrap(vo, qk, statistic=quotient_of_means)} times as much" if of_qk.above(0) else ""
             sentences.append(
                 f"{name}, one width at a time: facts stored grow by {of_qk} per doubling of the query-key "
                 f"width ({_held(part, QK, VO)}) and by {bootstrap(vo)} per doubling of the value-output width "
@@ -138,11 +138,6 @@ def _answer(effect: Interval) -> str:
     if effect.seeds < LEAST_SEEDS:
         return "unsure"
     return "yes" if effect.above(0) else "no"
-
-
-def _quotient(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-    """Return the quotient of two means."""
-    return np.asarray(first.mean(axis=axis) / second.mean(axis=axis))
 
 
 def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
