@@ -29,6 +29,16 @@ def test_a_seed_that_lacks_a_value_is_left_out_and_columns_are_in_order() -> Non
     assert table.to_numpy().tolist() == [[1, 2], [3, 5]]
 
 
+def test_a_seed_with_several_runs_at_a_value_is_refused() -> None:
+    runs = pd.DataFrame(
+        {"seed": [0, 0, 0], "model.width": [8, 8, 16], "model.layers": [1, 2, 2], "artifacts/count": [1, 2, 3]}
+    )
+    with pytest.raises(
+        ConfigError, match=r"^Runs differ in model\.layers, not in model\.width and seed alone: .*=1\.$"
+    ):
+        by_seed(runs, "model.width", "artifacts/count")
+
+
 @given(
     x=st.lists(st.integers(1, 1000), min_size=2, max_size=8, unique=True),
     slope=st.floats(-100, 100),
