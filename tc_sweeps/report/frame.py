@@ -219,14 +219,21 @@ def chosen(runs: pd.DataFrame, where: Where, sweep: SweepFolder) -> pd.DataFrame
     return runs[kept].reset_index(drop=True)
 
 
-def load_finished(sweep: Sweep, where: Where | None = None) -> pd.DataFrame:
-    """Return `load_sweep` of the finished runs only; raises `ConfigError` where no run has finished."""
+def load_finished(sweep: Sweep, where: Where | None = None, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return `load_sweep` of the finished runs only.
+
+    Raises `ConfigError` where no run has finished, and where the runs lack one of the columns that are needed.
+    """
     runs = load_sweep(sweep, where=where)
     finished = runs[runs["state"] == "finished"]
     if finished.empty:
         such = f" with {spell_where(where)}" if where else ""
         raise ConfigError(
             f"No run of the sweep '{find_sweep(sweep).name}'{such} has finished: there is nothing to draw."
+        )
+    if missing := [name for name in columns if name not in finished]:
+        raise ConfigError(
+            f"No run of the sweep '{find_sweep(sweep).name}' has {listed(missing)}, of which the figure is made."
         )
     return finished.reset_index(drop=True)
 

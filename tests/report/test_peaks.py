@@ -68,7 +68,9 @@ def test_head_widths_find_a_planted_slope_and_the_ratio_of_two_widths(outputs: P
     drawing = draw_experiment("head_widths")
     check(drawing, "head_widths")
     first, second, *told, _ = drawing.verdict.splitlines()
-    assert first.endswith("a larger value-output share at equal parameters: holds.")
+    assert first.endswith(
+        "a larger value-output share at equal parameters: holds up to a share of 0.75 [0.75, 0.75] only."
+    )
     assert second == "The query-key width plays the lesser role: holds."
     assert told[0].startswith("all runs, 1,024 parameters: facts stored change by ")
     assert re.findall(r"(\d+)(?:\.0+)? \[", told[1]) == ["20", "80", "4", "60"]
@@ -78,8 +80,26 @@ def test_head_widths_find_a_planted_slope_and_the_ratio_of_two_widths(outputs: P
 def test_head_widths_tell_where_facts_turn(outputs: Path) -> None:
     made.head_widths_sweep(outputs, lambda qk, vo: 100 * min(vo, 5) + 100 * min(qk, 3))
     first, _, told, *_ = head_widths.verdict(outputs / "head_widths").splitlines()
-    assert first.endswith("holds.")
-    assert "most are 700 at 0.5; only up to a share of 0.5 [0.5, 0.5] (where a seed has most), beyond which" in told
+    assert first.endswith(": holds up to a share of 0.5 [0.5, 0.5] only.")
+    assert "most are 700 at 0.5; up to a share of 0.5 [0.5, 0.5] only, the mean of the shares beyond which" in told
+
+
+def test_head_widths_tell_where_facts_turn_in_one_of_two_settings(outputs: Path) -> None:
+    made.head_widths_sweep(outputs, lambda qk, vo: 100 * min(vo, 5) + 100 * min(qk, 3), sizes=[1000])
+    made.head_widths_sweep(outputs, lambda qk, vo: 100 * vo, sizes=[1500])
+    first, *_ = head_widths.verdict(outputs / "head_widths").splitlines()
+    assert first.endswith("holds in all 2 settings, up to a share of 0.5 [0.5, 0.5] only for num sentences 1000.")
+
+
+def test_head_widths_that_store_fewer_facts_have_no_turn(outputs: Path) -> None:
+    made.head_widths_sweep(outputs, lambda qk, vo: 300 - 20 * vo)
+    assert "up to a share" not in head_widths.verdict(outputs / "head_widths")
+
+
+def test_a_sweep_of_models_without_heads_is_refused(outputs: Path) -> None:
+    made.capacity_sweep(outputs, lambda parameters: 2 * parameters, seeds=1, model={"model.name": "cp"})
+    with pytest.raises(ConfigError, match=r"^No run of the sweep 'capacity' has model\.qk_width and model\.vo_width,"):
+        head_widths.verdict(outputs / "capacity")
 
 
 @pytest.mark.parametrize(("weight", "answer"), [(0.0, "does not hold."), (-20.0, "does not hold.")])
