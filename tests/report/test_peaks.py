@@ -146,6 +146,24 @@ def test_capacity_tells_other_powers_from_proportion(outputs: Path, power: float
     assert words in capacity.verdict(outputs / "capacity")
 
 
+def test_capacity_of_tensors_that_are_all_embedding_says_nothing_without(outputs: Path) -> None:
+    made.capacity_sweep(outputs, lambda parameters: 2 * parameters, model={"model.name": "cp"})
+    drawing = draw_experiment("capacity")
+    check(drawing, "capacity")
+    assert "without embeddings" not in drawing.verdict
+    assert "inf" not in drawing.verdict
+    first, second, *_ = drawing.verdict.splitlines()
+    assert first.endswith(").")
+    assert second.startswith("rank 4 (576 parameters): ")
+
+
+def test_capacity_of_sizes_with_equally_many_parameters_is_that_of_all(outputs: Path) -> None:
+    made.capacity_sweep(outputs, lambda parameters: 2 * parameters)
+    made.capacity_sweep(outputs, lambda parameters: 60 * parameters**0.5, model={"model.heads": 2})
+    first, *_ = capacity.verdict(outputs / "capacity").splitlines()
+    assert "more slowly than all parameters (slope of the logarithms 0.75" in first
+
+
 def test_capacity_of_models_that_are_not_full_is_left_out(outputs: Path) -> None:
     made.capacity_sweep(outputs, lambda parameters: 2 * parameters, shares=(0.3, 0.7, 0.9))
     drawing = draw_experiment("capacity")  # of which the last panel is empty
