@@ -343,6 +343,7 @@ def rank_peak_sweep(
     effective: Mapping[str, float],
     seeds: int = 10,
     ranks: Sequence[int] = (1, 2, 4, 6, 8, 16, 32),
+    seed_key: str = "seed",
 ) -> Path:
     """CP tensors whose rate of artifacts is `rate(rank / effective rank)`, by world, and a few transformers."""
     for world, least in effective.items():
@@ -356,7 +357,7 @@ def rank_peak_sweep(
                     "data.num_sentences": 400,
                     "model.name": "cp" if key == "rank" else "transformer",
                     f"model.{key}": value,
-                    "seed": seed,
+                    seed_key: seed,
                 }
                 metrics = {"train/accuracy": min(1.0, value / least), "artifacts/unseen_confident_rate": confident}
                 if world == "latent":

@@ -237,6 +237,40 @@ def test_rank_peak_of_few_seeds_or_unknown_rank_cannot_be_said(outputs: Path) ->
     assert "of unknown effective rank" in without
 
 
+def test_rank_peak_of_one_seed_is_not_told_from_none(outputs: Path) -> None:
+    made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4}, seeds=1)
+    verdict = rank_peak.verdict(outputs / "rank_peak")
+    assert "(0.9" in verdict
+    assert ", not told from no peak: " in verdict
+
+
+def test_rank_peak_over_seeds_of_the_data_alone_is_one_setting(outputs: Path) -> None:
+    made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4}, seed_key="data.seed")
+    first, *told, _ = rank_peak.verdict(outputs / "rank_peak").splitlines()
+    assert first.endswith(": holds.")
+    assert len(told) == 2
+    assert told[0].startswith("all runs, ")
+
+
+def test_rank_peak_tells_models_apart_that_differ_in_more_than_width(outputs: Path) -> None:
+    made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4})
+    size = {"data.vocab_size": 64, "data.num_sentences": 400}
+    for width in (4, 8, 16):
+        overrides = {**size, "model.width": width, "model.heads": 2, "seed": 0}
+        metrics = {"train/accuracy": 1.0, "artifacts/unseen_confident_rate": 0.1}
+        made.finished_run(outputs, "rank_peak", overrides, {1000: metrics}, made.random_facts(size))
+    first, *told, _ = rank_peak.verdict(outputs / "rank_peak").splitlines()
+    assert first.endswith(": holds.")
+    assert any(line.startswith("heads 2, ") and "width of the transformer 4 (0.1" in line for line in told)
+
+
+def test_the_effective_rank_is_drawn_on_the_axis_of_ranks_alone(outputs: Path) -> None:
+    made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4}, seeds=2)
+    ranks, widths = rank_peak.draw(outputs / "rank_peak").axes
+    assert [line.get_xdata()[0] for line in ranks.lines if line.get_linestyle() == "--"] == [4]
+    assert not [line for line in widths.lines if line.get_linestyle() == "--"]
+
+
 def test_rank_peak_without_ranks_is_refused(outputs: Path) -> None:
     made.finished_random_run(outputs, "s", {}, ratio=lambda _: 18)
     with pytest.raises(ConfigError, match=r"^No seed of the sweep 's' has CP tensors of three ranks or more"):
