@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import counted, find_sweep, listed
+from tc_sweeps.report.frame import counted, find_sweep, listed, unfinished
 from tc_sweeps.report.intervals import LEVEL, Interval, spell
 from tc_sweeps.report.where import Where, spell_where
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -204,8 +204,13 @@ def concluded(findings: Iterable[Finding]) -> str:
     return f"{'Does not hold' if FAILS in told or OPPOSITE in told else OPEN.capitalize()}: {parts}."
 
 
-def told(findings: Sequence[Finding], conclusion: str) -> str:
-    """Return the verdict on a claim, in the first line, and its findings, a line each."""
+def told(findings: Sequence[Finding], conclusion: str, sweep: SweepFolder, where: Where | None) -> str:
+    """Return the verdict on a claim, in the first line, and its findings, a line each.
+
+    Where some of the sweep's runs may still finish it is the verdict so far.
+    """
+    if unfinished(sweep, where):
+        conclusion = f"So far: {conclusion[0].lower()}{conclusion[1:]}"
     lines = [conclusion, *(f"{finding}." for finding in findings)]
     return "\n".join([*lines, f"Effects with their {HOW}; the rule stands in the experiment's file."])
 

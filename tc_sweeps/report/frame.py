@@ -251,6 +251,11 @@ def left_out(sweep: Sweep, where: Where | None = None) -> str:
     return " ".join(filter(None, [are, estimated(runs)]))
 
 
+def unfinished(sweep: Sweep, where: Where | None = None) -> bool:
+    """Whether some of the runs may still finish: they are queued, running or interrupted."""
+    return bool((~load_sweep(sweep, where=where)["state"].isin(["finished", "failed"])).any())
+
+
 def estimated(runs: pd.DataFrame) -> str:
     """Return a sentence on the runs whose numbers of artifacts are estimates; nothing where there are none."""
     if "artifacts/count_high" not in runs:  # none of these runs is of a version that estimates

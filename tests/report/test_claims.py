@@ -237,6 +237,46 @@ def test_planted_changes_of_artifacts_are_found_knob_by_knob(outputs: Path) -> N
     assert rest[-1] == "Left out as not fully fitted, random, wider: model.width=8."
 
 
+def test_each_world_has_its_own_artifacts_at_matched_fit(outputs: Path) -> None:
+    for seed in SEEDS:
+        for place, width in enumerate((16, 32)):
+            for name, growth in (("latent", 1), ("random", -1)):
+                count = 1000 * 2 ** (0.1 * place * growth) * noise(seed, place)
+                count_run(outputs, {"data.name": name, "seed": seed, "model.width": width}, (count, count))
+    found = by_part(claim_a.findings("claim_a", None))
+    for name, verdict in (("latent", OPPOSITE), ("random", HOLDS)):
+        assert found[f"{name}, wider, P > 0.5"].verdict == verdict
+        assert found[f"{name}, wider, P > 0.5, matched fit"].verdict == verdict
+    figure = claim_a.draw("claim_a")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["latent, wider", "latent, longer", "random, wider", "random, longer"]
+    rows = [label.get_text() for label in figure.axes[-1].get_yticklabels()]
+    assert "latent, wider, matched fit (10)" in rows
+    assert "random, wider, matched fit (10)" in rows
+
+
+def test_runs_that_are_on_no_way_are_told(outputs: Path) -> None:
+    for width in (16, 32):
+        for seed in range(3):
+            count_run(outputs, {"seed": seed, "model.width": width}, (1000.0, 100.0))
+        count_run(outputs, {"seed": 0, "model.width": width, "model.heads": 2}, (1000.0, 100.0))
+    for seed in range(2):  # both the width and the decay are other than most
+        count_run(outputs, {"seed": seed, "model.width": 16, "training.weight_decay": 0.1}, (1000.0, 100.0))
+    for seed in range(4):
+        count_run(outputs, {"seed": seed, "training.weight_decay": 0.1}, (1000.0, 100.0))
+        count_run(outputs, {"seed": seed, "training.weight_decay": 0.4}, (1000.0, 100.0))
+    assert claim_a.verdict("claim_a").splitlines()[-1] == (
+        "Left out, random: runs with model.heads=2 and 2 runs with several knobs turned."
+    )
+
+
+def test_a_model_without_a_width_is_judged_over_time(outputs: Path) -> None:
+    for rank in (4, 8):
+        count_run(outputs, {"model.name": "cp", "model.rank": rank}, (1000.0, 100.0))
+    assert all(one.part.startswith("longer") for one in claim_a.findings("claim_a", None))
+    assert claim_a.verdict("claim_a").endswith("Left out, random: runs with model.rank=8.")
+
+
 def test_a_seed_that_misses_a_level_is_left_out_and_a_level_that_many_miss_too(outputs: Path) -> None:
     for seed in SEEDS:
         for width in (16, 32, 64):
@@ -423,14 +463,17 @@ def taught_sweep(outputs: Path, removed: Callable[[float], float], kept: Callabl
 def test_mitigation_and_its_cost_are_found(outputs: Path) -> None:
     taught_sweep(outputs, lambda share: share**0.5, lambda share: 1 - share**0.5)
     found = by_part(claim_d.findings("claim_d", None))
-    assert list(found) == ["latent, share 0.1", "latent, recall lost", "latent, precision"]  # too few fit at 1
+    assert list(found) == [f"latent, {what}" for what in ("share 0.1", "share 1", "recall lost", "precision")]
+    assert (found["latent, share 1"].verdict, found["latent, share 1"].seeds) == (OPEN, 0)  # too few fit
     assert found["latent, share 0.1"].effect == pytest.approx(0.1**0.5, abs=0.002)
     assert found["latent, share 0.1"].verdict == HOLDS
     assert found["latent, recall lost"].effect == pytest.approx(1, abs=0.01)
     assert (found["latent, recall lost"].verdict, found["latent, precision"].verdict) == (FAILS, FAILS)
     drawing = draw_experiment("claim_d")
     check(drawing, "claim_d")
-    assert drawing.verdict.startswith("Holds.\n")
+    first, *_, last = drawing.verdict.splitlines()
+    assert first == "Depends: holds for latent, share 0.1; cannot be said for latent, share 1."
+    assert last == "Left out as not fully fitted, latent, unsupported token: objective.outside.share=1."
 
 
 def test_a_token_that_only_removes_hallucinations_is_selective(outputs: Path) -> None:
@@ -442,7 +485,38 @@ def test_a_token_that_only_removes_hallucinations_is_selective(outputs: Path) ->
 
 def test_a_token_that_removes_nothing_does_not_mitigate(outputs: Path) -> None:
     taught_sweep(outputs, lambda share: 0.1 * share, lambda share: 1.0)
-    assert claim_d.verdict("claim_d").startswith("Does not hold.\n")
+    assert claim_d.verdict("claim_d").startswith("Does not hold: does not hold for latent, share 0.1; cannot be said")
+
+
+def test_a_verdict_on_a_sweep_that_goes_on_is_one_so_far(outputs: Path) -> None:
+    taught_sweep(outputs, lambda share: share**0.5, lambda share: 1.0)
+    chosen = {"objective.outside.share": [0.01, 0.1]}
+    assert claim_d.verdict("claim_d", chosen).startswith("Holds.\n")
+    made.failed_run(outputs, "claim_d", {**LATENT, "seed": 98})
+    assert claim_d.verdict("claim_d", chosen).startswith("Holds.\n")  # it will not go on
+    made.queued_run(outputs, "claim_d", {**LATENT, "data.name": "low_rank"})
+    assert claim_d.verdict("claim_d", chosen).startswith("So far: holds.\n")
+
+
+def test_a_world_in_which_nothing_fits_is_an_open_part_of_the_claim(outputs: Path) -> None:
+    taught_sweep(outputs, lambda share: share**0.5, lambda share: 1.0)
+    taught = {"objective.outside.method": "unsupported", "objective.outside.share": 0.1}
+    metrics = {"train/accuracy": 0.1, claim_d.WRONG: 0.5, claim_d.RECALL: 0.5, claim_d.SHARE: 0.5}
+    for overrides in ({}, taught):
+        trained_run(outputs, "claim_d", {"data.name": "grammar", **overrides}, {1000: metrics})
+    assert by_part(claim_d.findings("claim_d", None))["grammar, share 0.1"].verdict == OPEN
+    assert "Left out as not fully fitted, grammar, unsupported token: objective" in claim_d.verdict("claim_d")
+    check(draw_experiment("claim_d"), "claim_d")
+
+
+def test_a_token_taught_to_several_models_is_refused(outputs: Path) -> None:
+    for width in (16, 32):
+        for share in (0.0, 0.1):
+            taught = {"objective.outside.method": "unsupported", "objective.outside.share": share} if share else {}
+            metrics = {claim_d.WRONG: 0.5 - share, claim_d.RECALL: 0.5, claim_d.SHARE: 0.5}
+            trained_run(outputs, "claim_d", {**LATENT, "model.width": width, **taught}, {1000: metrics})
+    with pytest.raises(ConfigError, match=r"^Runs differ in model\.width, not in level and seed alone: choose one"):
+        claim_d.findings("claim_d", None)
 
 
 # ----------------------------------------------------------------------------------------------------------- scorecard

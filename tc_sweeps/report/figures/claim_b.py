@@ -30,7 +30,7 @@ from tc_sweeps.report.claims import (
     quotient_of_means,
     told,
 )
-from tc_sweeps.report.frame import load_curves, load_finished
+from tc_sweeps.report.frame import find_sweep, load_curves, load_finished
 from tc_sweeps.report.intervals import Interval, spell, what_is_drawn
 from tc_sweeps.report.overfitting import Way, draw_way, told_left_out, ways
 from tc_sweeps.report.where import Where
@@ -44,11 +44,18 @@ ERROR, SILENT = "error/all", "error/silent"
 PARTS = {ERROR: ("error", "black"), SILENT: ("silent", style.GREY), WRONG: ("wrong", style.HALLUCINATION)}
 
 
-class _Judged(NamedTuple):
+class _Effect(NamedTuple):
     """What one way in one world came to."""
 
     way: Way
     findings: dict[str, Finding]  # by the part of the error; the verdict on the claim stands with the whole
+
+
+class _Judged(NamedTuple):
+    """What a sweep came to, way by way, and sentences on what does not count."""
+
+    effects: list[_Effect]
+    left_out: list[str]
 
 
 def findings(sweep: Path | SweepFolder, where: Where | None = None) -> list[Finding]:
@@ -56,7 +63,7 @@ def findings(sweep: Path | SweepFolder, where: Where | None = None) -> list[Find
 
     The verdict on the claim stands with the whole error: whether it rises, and mostly by silence.
     """
-    return [finding for one in _judged(sweep, where) for finding in one.findings.values()]
+    return [finding for one in _judged(sweep, where).effects for finding in one.findings.values()]
 
 
 @style.styled
@@ -66,7 +73,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     Points and bands are means over the seeds that count with 95 % Student t intervals; the slopes have 95 % bootstrap
     intervals.
     """
-    found = _judged(sweep, where)
+    found = _judged(sweep, where).effects
     worlds = list(dict.fromkeys(one.way.world for one in found))
     columns = max(sum(one.way.world == world for one in found) for world in worlds)
     figure = style.new_figure(max(6.4, 1.2 + 2.6 * columns), 2.2 + 2.6 * len(worlds) + 0.62 * len(found))
@@ -101,15 +108,15 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
 
 def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return whether the claim holds, each finding, and what does not count."""
-    found = _judged(sweep, where)
-    every = [finding for one in found for finding in one.findings.values()]
-    return "\n".join([told(every, concluded(every)), *told_left_out(one.way for one in found)])
+    sweep = find_sweep(sweep)
+    every = findings(sweep, where)
+    return "\n".join([told(every, concluded(every), sweep, where), *_judged(sweep, where).left_out])
 
 
 @once
-def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
-    found = []
-    for way in ways(_evaluations(folder, where)):
+def _judged(folder: SweepFolder, where: Where | None) -> _Judged:
+    evaluations, found = _evaluations(folder, where), []
+    for way in ways(evaluations):
         slopes = {column: way.slopes(column) for column in PARTS}
         effects = {column: bootstrap(values) for column, values in slopes.items()}
         more_silent = bootstrap(slopes[SILENT] - slopes[WRONG])
@@ -138,10 +145,10 @@ def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
                 verdict=because_of_silence(rises, more_silent) if whole else None,
                 decides=whole,
             )
-        found.append(_Judged(way, answers))
+        found.append(_Effect(way, answers))
     if not found:
         raise ConfigError(f"The sweep '{folder.name}' turns no knob of claim (b): see experiment=claim_b.")
-    return found
+    return _Judged(found, told_left_out([one.way for one in found], evaluations))
 
 
 def because_of_silence(rises: str, more_silent: Interval) -> str:
@@ -162,7 +169,8 @@ def _evaluations(sweep: SweepFolder, where: Where | None) -> pd.DataFrame:
     Raises `ConfigError` where these are no decomposition: a context outside the data that is not held out, or a
     threshold below 1/2.
     """
-    finished = load_finished(sweep, where)
+    needed = ["corpus/contexts", "corpus/train_ngrams", "corpus/held_out_ngrams", RECALL, WRONG]
+    finished = load_finished(sweep, where, needed)
     curves = load_curves(sweep, where=where)
     curves = curves[curves["run_id"].isin(finished["run_id"])]
     unseen = curves["corpus/contexts"].astype(float) - curves["corpus/train_ngrams"].astype(float)

@@ -34,7 +34,7 @@ from tc_sweeps.report.claims import (
     once,
     told,
 )
-from tc_sweeps.report.frame import config_keys, fully_fitted, load_finished, over_seeds, split, swept_keys
+from tc_sweeps.report.frame import config_keys, find_sweep, fully_fitted, load_finished, over_seeds, split, swept_keys
 from tc_sweeps.report.intervals import Interval
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -97,9 +97,10 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
 
 def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return whether the claim holds, each finding, and how many data sets do not count."""
+    sweep = find_sweep(sweep)
     found = _judged(sweep, where)
     out = [f"Left out as not fully fitted: {found.unfitted} data sets."] if found.unfitted else []
-    return "\n".join([told(found.findings, conclusion(found.findings)), *out])
+    return "\n".join([told(found.findings, conclusion(found.findings), sweep, where), *out])
 
 
 def conclusion(found: Sequence[Finding]) -> str:
