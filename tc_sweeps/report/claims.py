@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
@@ -44,7 +45,7 @@ class Finding:
     low: float
     high: float
     unit: str
-    seeds: int  # units behind the effect: seeds, or seeds of the data
+    seeds: int  # units behind the effect: seeds, or data seeds
     verdict: str
     decides: bool = True
     over: str = "seed"  # what a unit is called
@@ -118,8 +119,8 @@ def once(
 
 
 def mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return means along an axis."""
-    return np.asarray(np.mean(values, axis=axis))
+    """Return means along an axis; undefined values (NaN) are left out."""
+    return np.asarray(np.nanmean(values, axis=axis))
 
 
 def quotient_of_means(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
@@ -127,30 +128,42 @@ def quotient_of_means(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndar
     return np.asarray(mean(part, axis) / mean(whole, axis))
 
 
-def bootstrap(*samples: ArrayLike, statistic: Callable[..., np.ndarray] = mean) -> Interval:
+def bootstrap(
+    *samples: ArrayLike, statistic: Callable[..., np.ndarray] = mean, units_of: ArrayLike | None = None
+) -> Interval:
     """Return a statistic of one value per unit (or several: paired samples) with its 95 % bootstrap interval.
 
-    `statistic` takes the samples and the axis of the units. Units are resampled 9,999 times, always alike; the interval
-    is BCa (Efron 1987), or that of percentiles where BCa is undefined, as for equal values. There is none for fewer
-    than two units; a unit with an undefined value (NaN) is left out.
+    `statistic` takes the samples and their axis. Units are resampled 9,999 times, always alike; the interval is BCa
+    (Efron 1987), or that of percentiles where BCa is undefined, as for equal values. There is none for fewer than two
+    units; an undefined value (NaN) is left out. Where values belong together, `units_of` says which unit each is of: a
+    unit is then drawn with all its values, and the statistic must pass over the NaN that short ones are filled up with.
     """
     values = [np.asarray(sample, dtype=float) for sample in samples]
     told = np.all([np.isfinite(value) for value in values], axis=0)
     values = [value[told] for value in values]
-    units = int(told.sum())
-    if not units:
+    if not told.any():
         return Interval(math.nan, math.nan, math.nan, 0)
     effect = float(statistic(*values, axis=-1))
+    tables = [value[:, None] for value in values]  # a row per unit
+    if units_of is not None:
+        owner = pd.Series(np.asarray(units_of)[told])
+        places = pd.MultiIndex.from_arrays([owner, owner.groupby(owner).cumcount()])
+        tables = [pd.Series(value, places).unstack().to_numpy() for value in values]
+    units, most = tables[0].shape
+
+    def of_units(chosen: np.ndarray, axis: int) -> np.ndarray:
+        drawn = [table[chosen].reshape(*chosen.shape[:-1], -1) for table in tables]
+        return statistic(*drawn, axis=axis)
+
     if units < 2:
         return Interval(effect, math.nan, math.nan, units)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of samples that are degenerate
         found = stats.bootstrap(
-            values,
-            statistic,
+            (np.arange(units),),
+            of_units,
             n_resamples=RESAMPLES,
-            batch=max(1, 2_000_000 // units),
-            paired=True,
+            batch=max(1, 2_000_000 // (units * most)),
             vectorized=True,
             confidence_level=LEVEL,
             method="BCa",

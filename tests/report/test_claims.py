@@ -108,6 +108,24 @@ def test_an_error_rises_for_want_of_artifacts_only_where_it_rises(
 # ----------------------------------------------------------------------------------------------------------- bootstrap
 
 
+def test_values_of_one_unit_are_drawn_together() -> None:
+    """Values that only repeat others of their unit say nothing new: the interval is as wide as without them."""
+    values = np.random.default_rng(2).exponential(size=12)
+    twice, units = np.repeat(values, 2), np.repeat(np.arange(12), 2)
+    assert bootstrap(twice, units_of=units) == pytest.approx(bootstrap(values))
+    assert bootstrap(twice).high < bootstrap(values).high
+    other = np.random.default_rng(3).exponential(size=12) + values
+    alone = bootstrap(values, other, statistic=claim_c.spearman)
+    together = bootstrap(twice, np.repeat(other, 2), statistic=claim_c.spearman, units_of=units)
+    assert together == pytest.approx(alone)
+
+
+def test_units_with_few_and_many_values_weigh_by_them() -> None:
+    found = bootstrap([1.0, 1.0, 1.0, 5.0, np.nan], units_of=[0, 0, 0, 1, 1])
+    assert (found.mean, found.seeds) == (2.0, 2)
+    assert (found.low, found.high) == (1.0, 5.0)
+
+
 def test_bootstrap_intervals_hold_about_as_often_as_they_say() -> None:
     """BCa intervals of 20 values are known to be a little narrow: about 93 % for the mean of a normal law."""
     generator = np.random.default_rng(0)
@@ -408,19 +426,30 @@ def test_a_planted_correlation_of_rank_and_error_is_found(outputs: Path) -> None
         {500: {"test/accuracy": 1.0, "train/accuracy": 0.2}},
         facts=dict.fromkeys((claim_c.ALONE, *claim_c.EXTENDED.values()), 50),
     )
+    for seed in (100, 101):
+        trained_run(
+            outputs,
+            "claim_c",
+            {"data.name": "low_rank", "data.vocab_size": 16, "data.num_sentences": 50, "data.seed": seed},
+            {500: {"test/accuracy": 1.0}},
+        )
     found = by_part(claim_c.findings("claim_c", None))
     assert list(found) == [
         *("all worlds", "latent", "low_rank", "shuffled answers", "random answers", "all worlds, by difference")
     ]
-    assert found["all worlds"].seeds == 42
+    assert found["all worlds"].seeds == 14  # of the data: those of one share contexts and answers
+    assert str(found["all worlds"]).endswith(" correlation (14 data seeds)")
     assert found["all worlds"].effect > 0.8
-    assert found["shuffled answers"].seeds == 28  # without the random function, where it is the other way round
+    # Without the random function, where it is the other way round.
     assert found["shuffled answers"].effect == pytest.approx(1)
     assert {one.verdict for one in found.values()} == {HOLDS}
     drawing = draw_experiment("claim_c")
     check(drawing, "claim_c")
     assert drawing.verdict.startswith("Holds.\n")
-    assert drawing.verdict.endswith("Left out as not fully fitted: 1 data sets.")
+    assert drawing.verdict.splitlines()[-2:] == [
+        "Left out as not fully fitted: 1 data set.",
+        "Left out without effective ranks or a test accuracy: 2 data sets.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +457,7 @@ def test_a_planted_correlation_of_rank_and_error_is_found(outputs: Path) -> None
     [
         (lambda ratio, chance: chance, 1.0, "Does not hold."),
         (lambda ratio, chance: 1 - ratio, 1.0, "Does not hold."),
-        (lambda ratio, chance: 0.8 * ratio + 0.1 * chance, 0.0, "Depends: holds for all worlds, latent and low_rank; "),
+        (lambda ratio, chance: 0.8 * ratio + 0.1 * chance, 0.0, "Depends: on what is called close (no closer than "),
     ],
 )
 def test_no_correlation_or_no_control_is_no_claim(
@@ -436,6 +465,51 @@ def test_no_correlation_or_no_control_is_no_claim(
 ) -> None:
     ranks_sweep(outputs, error, closer=closer)
     assert claim_c.verdict("claim_c").startswith(conclusion)
+
+
+def ranks(part: str, effect: float, low: float, *, unit: str = claim_c.CORRELATION, seeds: int = 25) -> Finding:
+    effects = interval(effect, low, 2 * effect - low, seeds)
+    verdict = (claim_c.correlated if unit == claim_c.CORRELATION else claim_c.closer)(effects)
+    return Finding(part, "?", "t", effect, low, effects.high, unit, seeds, verdict)
+
+
+@pytest.mark.parametrize(
+    ("overall", "worlds", "controls", "conclusion"),
+    [
+        ((0.4, 0.3), [(0.4, 0.2), (0.3, 0.1)], [(0.5, 0.4), (0.5, 0.4)], "Holds."),
+        ((0.4, 0.0), [(0.4, 0.2), (0.3, 0.1)], [(0.5, 0.4), (0.5, 0.4)], "Does not hold."),
+        ((-0.4, -0.5), [(0.4, 0.2), (0.3, 0.1)], [(0.5, 0.4), (0.5, 0.4)], "Does not hold."),
+        (
+            (0.2, 0.1),
+            [(0.2, 0.1), (0.25, 0.1)],
+            [(0.1, -0.1), (0.1, 0.0)],
+            "Depends: on what is called close (no closer than a and b); on how strong it must be (below 0.3 for "
+            "all worlds, 0 and 1).",
+        ),
+        (
+            (0.4, 0.3),
+            [(0.4, 0.2), (0.1, -0.1)],
+            [(0.5, 0.4), (0.5, 0.4)],
+            "Depends: on the world (above 0 for 0, not for 1).",
+        ),
+        (
+            (0.4, 0.3),
+            [(0.1, -0.1), (0.4, np.nan)],
+            [(0.5, 0.4), (0.5, 0.4)],
+            "Depends: on the world (above 0 for none, not for 0); cannot be said for 1.",
+        ),
+        ((0.4, np.nan), [(0.4, 0.2), (0.3, 0.1)], [(0.5, 0.4), (0.5, 0.4)], "Cannot be said."),
+    ],
+)
+def test_what_rank_and_error_depend_on(
+    overall: tuple[float, float],
+    worlds: list[tuple[float, float]],
+    controls: list[tuple[float, float]],
+    conclusion: str,
+) -> None:
+    parts = [ranks("all worlds", *overall), *(ranks(str(place), *effect) for place, effect in enumerate(worlds))]
+    parts += [ranks(name, *effect, unit="above") for name, effect in zip("ab", controls, strict=True)]
+    assert claim_c.conclusion(parts) == conclusion
 
 
 def test_a_sweep_without_ranks_is_refused(outputs: Path) -> None:
