@@ -16,15 +16,16 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import find_sweep, listed
+from tc_sweeps.report.frame import counted, find_sweep, listed, unfinished
 from tc_sweeps.report.intervals import LEVEL, Interval, spell
-from tc_sweeps.report.where import Where, name_where, spell_where
+from tc_sweeps.report.where import Where, spell_where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
 HOLDS, FAILS, OPPOSITE, OPEN = "holds", "does not hold", "the opposite holds", "cannot be said"
@@ -37,7 +38,6 @@ HOW = "95 % bootstrap interval (BCa)"
 class Finding:
     """What one part of a claim's question came to; `decides`: whether the verdict on the claim rests on it."""
 
-    claim: str  # its letter
     part: str
     question: str
     test: str
@@ -45,62 +45,51 @@ class Finding:
     low: float
     high: float
     unit: str
-    seeds: int  # units behind the effect: seeds, or data sets
+    seeds: int  # units behind the effect: seeds, or data seeds
     verdict: str
-    figure: Path
-    command: str
     decides: bool = True
-    over: str = "seeds"  # what the units are called
+    over: str = "seed"  # what a unit is called
 
     @property
     def interval(self) -> str:
         """The effect and its interval, as one reads them."""
         return spell(self.effect, self.low, self.high) or "-"
 
+    @property
+    def units(self) -> str:
+        """What is behind the effect: `1 seed`, `20 seeds`."""
+        return counted(self.seeds, self.over)
+
     def __str__(self) -> str:
-        return f"{self.part}: {self.verdict}, {self.interval} {self.unit} ({self.seeds} {self.over})"
+        return f"{self.part}: {self.verdict}, {self.interval} {self.unit} ({self.units})"
 
 
-@dataclass(frozen=True)
-class Asker:
-    """Makes the findings of one claim from the runs of one sweep."""
-
-    claim: str
-    sweep: SweepFolder
-    where: Where | None
-    over: str = "seeds"
-
-    def find(
-        self,
-        part: str,
-        effect: Interval,
-        *,
-        question: str,
-        test: str,
-        unit: str,
-        least: float,
-        decides: bool = True,
-        verdict: str | None = None,
-    ) -> Finding:
-        """Return the finding of a part: `verdict`, or that of `judged(effect, least)`."""
-        experiment = f"claim_{self.claim}"
-        name = f"{experiment}{name_where(self.where, every=self.sweep.every)}.png"
-        return Finding(
-            claim=self.claim,
-            part=part,
-            question=question,
-            test=f"{test}; {HOW}",
-            effect=effect.mean,
-            low=effect.low,
-            high=effect.high,
-            unit=unit,
-            seeds=effect.seeds,
-            verdict=verdict or judged(effect, least),
-            figure=self.sweep.path / "figures" / name,
-            command=f"python -m tc_sweeps -m experiment={experiment}",
-            decides=decides,
-            over=self.over,
-        )
+def find(
+    part: str,
+    effect: Interval,
+    *,
+    question: str,
+    test: str,
+    unit: str,
+    least: float,
+    decides: bool = True,
+    verdict: str | None = None,
+    over: str = "seed",
+) -> Finding:
+    """Return the finding of a part: `verdict`, or that of `judged(effect, least)`."""
+    return Finding(
+        part=part,
+        question=question,
+        test=f"{test}; {HOW}",
+        effect=effect.mean,
+        low=effect.low,
+        high=effect.high,
+        unit=unit,
+        seeds=effect.seeds,
+        verdict=verdict or judged(effect, least),
+        decides=decides,
+        over=over,
+    )
 
 
 Answer = TypeVar("Answer")
@@ -130,34 +119,51 @@ def once(
 
 
 def mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return means along an axis."""
-    return np.asarray(np.mean(values, axis=axis))
+    """Return means along an axis; undefined values (NaN) are left out."""
+    return np.asarray(np.nanmean(values, axis=axis))
 
 
-def bootstrap(*samples: ArrayLike, statistic: Callable[..., np.ndarray] = mean) -> Interval:
+def quotient_of_means(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
+    """Return the quotient of two means along an axis."""
+    return np.asarray(mean(part, axis) / mean(whole, axis))
+
+
+def bootstrap(
+    *samples: ArrayLike, statistic: Callable[..., np.ndarray] = mean, units_of: ArrayLike | None = None
+) -> Interval:
     """Return a statistic of one value per unit (or several: paired samples) with its 95 % bootstrap interval.
 
-    `statistic` takes the samples and the axis of the units. Units are resampled 9,999 times, always alike; the interval
-    is BCa (Efron 1987), or that of percentiles where BCa is undefined, as for equal values. There is none for fewer
-    than two units; a unit with an undefined value (NaN) is left out.
+    `statistic` takes the samples and their axis. Units are resampled 9,999 times, always alike; the interval is BCa
+    (Efron 1987), or that of percentiles where BCa is undefined, as for equal values. There is none for fewer than two
+    units; an undefined value (NaN) is left out. Where values belong together, `units_of` says which unit each is of: a
+    unit is then drawn with all its values, and the statistic must pass over the NaN that short ones are filled up with.
     """
     values = [np.asarray(sample, dtype=float) for sample in samples]
     told = np.all([np.isfinite(value) for value in values], axis=0)
     values = [value[told] for value in values]
-    units = int(told.sum())
-    if not units:
+    if not told.any():
         return Interval(math.nan, math.nan, math.nan, 0)
     effect = float(statistic(*values, axis=-1))
+    tables = [value[:, None] for value in values]  # a row per unit
+    if units_of is not None:
+        owner = pd.Series(np.asarray(units_of)[told])
+        places = pd.MultiIndex.from_arrays([owner, owner.groupby(owner).cumcount()])
+        tables = [pd.Series(value, places).unstack().to_numpy() for value in values]
+    units, most = tables[0].shape
+
+    def of_units(chosen: np.ndarray, axis: int) -> np.ndarray:
+        drawn = [table[chosen].reshape(*chosen.shape[:-1], -1) for table in tables]
+        return statistic(*drawn, axis=axis)
+
     if units < 2:
         return Interval(effect, math.nan, math.nan, units)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of samples that are degenerate
         found = stats.bootstrap(
-            values,
-            statistic,
+            (np.arange(units),),
+            of_units,
             n_resamples=RESAMPLES,
-            batch=max(1, 2_000_000 // units),
-            paired=True,
+            batch=max(1, 2_000_000 // (units * most)),
             vectorized=True,
             confidence_level=LEVEL,
             method="BCa",
@@ -211,8 +217,13 @@ def concluded(findings: Iterable[Finding]) -> str:
     return f"{'Does not hold' if FAILS in told or OPPOSITE in told else OPEN.capitalize()}: {parts}."
 
 
-def told(findings: Sequence[Finding], conclusion: str) -> str:
-    """Return the verdict on a claim, in the first line, and its findings, a line each."""
+def told(findings: Sequence[Finding], conclusion: str, sweep: SweepFolder, where: Where | None) -> str:
+    """Return the verdict on a claim, in the first line, and its findings, a line each.
+
+    Where some of the sweep's runs may still finish it is the verdict so far.
+    """
+    if unfinished(sweep, where):
+        conclusion = f"So far: {conclusion[0].lower()}{conclusion[1:]}"
     lines = [conclusion, *(f"{finding}." for finding in findings)]
     return "\n".join([*lines, f"Effects with their {HOW}; the rule stands in the experiment's file."])
 

@@ -134,9 +134,14 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
+def counted(count: int, what: str) -> str:
+    """Return `1 seed` or `2 seeds`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def runs_text(count: int) -> str:
     """Return `1 run` or `2 runs`."""
-    return f"{count} run{'s' * (count != 1)}"
+    return counted(count, "run")
 
 
 def unseen(sweep: SweepFolder) -> str:
@@ -214,14 +219,21 @@ def chosen(runs: pd.DataFrame, where: Where, sweep: SweepFolder) -> pd.DataFrame
     return runs[kept].reset_index(drop=True)
 
 
-def load_finished(sweep: Sweep, where: Where | None = None) -> pd.DataFrame:
-    """Return `load_sweep` of the finished runs only; raises `ConfigError` where no run has finished."""
+def load_finished(sweep: Sweep, where: Where | None = None, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return `load_sweep` of the finished runs only.
+
+    Raises `ConfigError` where no run has finished, and where the runs lack one of the columns that are needed.
+    """
     runs = load_sweep(sweep, where=where)
     finished = runs[runs["state"] == "finished"]
     if finished.empty:
         such = f" with {spell_where(where)}" if where else ""
         raise ConfigError(
             f"No run of the sweep '{find_sweep(sweep).name}'{such} has finished: there is nothing to draw."
+        )
+    if missing := [name for name in columns if name not in finished]:
+        raise ConfigError(
+            f"No run of the sweep '{find_sweep(sweep).name}' has {listed(missing)}, of which the figure is made."
         )
     return finished.reset_index(drop=True)
 
@@ -237,6 +249,11 @@ def left_out(sweep: Sweep, where: Where | None = None) -> str:
     told = ", ".join(f"{count} {state}" for state, count in others.value_counts().sort_index().items())
     are = f"{len(others)} of {len(states)} runs {'is' if len(others) == 1 else 'are'} left out: {told}." if told else ""
     return " ".join(filter(None, [are, estimated(runs)]))
+
+
+def unfinished(sweep: Sweep, where: Where | None = None) -> bool:
+    """Whether some of the runs may still finish: they are queued, running or interrupted."""
+    return bool((~load_sweep(sweep, where=where)["state"].isin(["finished", "failed"])).any())
 
 
 def estimated(runs: pd.DataFrame) -> str:

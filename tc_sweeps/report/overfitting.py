@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import fully_fitted, over_seeds, split, swept_keys
+from tc_sweeps.report.frame import fully_fitted, listed, over_seeds, runs_text, split, swept_keys
 from tc_sweeps.report.seeds import least_squares
-from tc_sweeps.report.where import matching
+from tc_sweeps.report.where import in_order, matching, spell_value
 
 EXCESS = "train/excess_loss"
 LEAST_FIT = 0.75  # a level counts where at least this share of its runs fits
@@ -109,11 +109,35 @@ def ways(evaluations: pd.DataFrame) -> list[Way]:
     return sorted(found, key=lambda way: (way.world, [WIDER, LONGER, REPEATS, DECAY].index(way.knob), way.name))
 
 
-def told_left_out(found: Iterable[Way]) -> list[str]:
-    """Return a sentence for each way of which levels or seeds do not count."""
-    return [
+def told_left_out(found: Sequence[Way], runs: pd.DataFrame) -> list[str]:
+    """Return a sentence for each way of which levels or seeds do not count, and for each world with runs on no way.
+
+    `runs` are those, or the evaluations of those, that the ways were found in.
+    """
+    unfitted = [
         f"Left out as not fully fitted, {way.world}, {way.name}: {way.left_out()}." for way in found if way.left_out()
     ]
+    return unfitted + [
+        f"Left out, {world}: {aside}."
+        for world, part in _worlds(runs.drop_duplicates("run_id"))
+        if (aside := _aside(part, {run for way in found if way.world == world for run in way.rows["run_id"]}))
+    ]
+
+
+def _aside(runs: pd.DataFrame, used: Collection[str]) -> str:
+    """Return in words the runs of a world that are not used: by a value that no used one has, where there is one."""
+    inside = runs["run_id"].isin(used)
+    if not inside.any():
+        return "all its runs"
+    rest, told = runs[~inside], []
+    for key in swept_keys(runs):
+        values = [value for value in in_order(rest[key]) if not matching(runs.loc[inside, key], value).any()]
+        if values:
+            told.append(f"runs with {key}={','.join(map(spell_value, values))}")
+            rest = rest[~matching(rest[key], values)]
+    if len(rest):
+        told.append(f"{runs_text(len(rest))} with several knobs turned")
+    return listed(told) if told else ""
 
 
 def matched_ways(evaluations: pd.DataFrame, excess: float, columns: Sequence[str]) -> list[Way]:
@@ -155,6 +179,8 @@ def _along_runs(world: str, runs: pd.DataFrame, fits: Any) -> list[Way]:
     """Return the ways along which different runs stand."""
     found = []
     for knob, turned in ((WIDER, [WIDER.key]), (REPEATS, [_REPLAY, _TIMES]), (DECAY, [DECAY.key])):
+        if knob.key not in runs:  # a CP tensor has no width
+            continue
         rows = _alone(runs, turned)
         level = rows[knob.key].astype(float)
         if knob is REPEATS:
@@ -183,7 +209,7 @@ def counts(rows: pd.DataFrame) -> pd.Series[bool]:
     return counted
 
 
-def draw_along(axes: Axes, way: Way, column: str, colour: Any, *, hollow: bool = False) -> list[int]:
+def draw_way(axes: Axes, way: Way, column: str, colour: Any, *, hollow: bool = False) -> list[int]:
     """Draw a column's means over the seeds that count along a way, to the right always more overfitting.
 
     Returns how many runs stand behind the points.

@@ -123,10 +123,9 @@ def _page(answers: Sequence[_Answer], silent: Sequence[str], home: Path) -> str:
         *silent,
     ]
     for answer in answers:
-        first = answer.findings[0]
         figure = Path(os.path.relpath(answer.drawing.paths[0], home)).as_posix()
         rows = [
-            f"| {f.part} | {f.interval} {f.unit} | {f.seeds} {f.over} | "
+            f"| {f.part} | {f.interval} {f.unit} | {f.units} | "
             f"{f.verdict if f.decides else f'({f.verdict})'} | {f.question} | {f.test} |"
             for f in answer.findings
         ]
@@ -137,7 +136,7 @@ def _page(answers: Sequence[_Answer], silent: Sequence[str], home: Path) -> str:
             f"**{answer.conclusion}**",
             *filter(None, [answer.drawing.left_out]),
             f"![Claim ({answer.claim})]({figure})",
-            f"`{first.command}`",
+            f"`{_command(answer.claim)}`",
             "\n".join(table),
         ]
     return "\n\n".join(parts) + "\n"

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import over_seeds
+from tc_sweeps.report.frame import listed, over_seeds, swept_keys
+from tc_sweeps.report.where import spell_value
+
+
+def seeded_by_data(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with the seed of their data as their seed where they all have one seed: the data then differ."""
+    return runs.assign(seed=runs["data.seed"]) if runs["seed"].nunique() == 1 else runs
+
+
+def require_one_by_one(runs: pd.DataFrame, by: Sequence[str], free: Collection[str] | None = None) -> None:
+    """Raise `ConfigError` where several runs agree in the columns `by`: one cannot stand for the others.
+
+    Where the config keys in which runs may differ are given (`free`), a difference in any other is refused too.
+    """
+    twice = runs[runs.duplicated(list(by), keep=False)]
+    together = twice.groupby(list(by), dropna=False)
+    keys = [key for key in swept_keys(twice) if together[key].nunique(dropna=False).max() > 1]
+    if free is not None:
+        keys = [key for key in swept_keys(runs) if key not in free] or keys
+    if keys:
+        raise ConfigError(
+            f"Runs differ in {listed(keys)}, not in {listed(by)} alone: choose one value of each, as in "
+            f"--where {keys[0]}={spell_value(runs[keys[0]].iloc[0])}."
+        )
 
 
 def by_seed(runs: pd.DataFrame, x: str, metric: str) -> pd.DataFrame:
     """Return a metric with a row for each seed and a column for each value of `x`, in order.
 
-    Only seeds that have a value everywhere: one that lacks some would tell of another axis than the rest.
+    Only seeds that have a value everywhere: one that lacks some would tell of another axis than the rest. Raises
+    `ConfigError` where a seed has several runs at one value.
     """
+    require_one_by_one(runs, [x, "seed"])
     table = runs.pivot_table(index="seed", columns=x, values=metric, observed=True)
     return table.sort_index(axis=1).dropna().astype(float)
 

@@ -293,11 +293,22 @@ def head_widths_sweep(
 
 
 def capacity_sweep(
-    outputs: Path, bits: Callable[[int], float], *, seeds: int = 10, shares: Sequence[float] = (0.3, 0.7, 1.3, 1.6)
+    outputs: Path,
+    bits: Callable[[int], float],
+    *,
+    seeds: int = 10,
+    shares: Sequence[float] = (0.3, 0.7, 1.3, 1.6),
+    model: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Models of several sizes that store `bits(parameters)` at most, trained on data of so many shares of that."""
+    """Models of several sizes that store `bits(parameters)` at most, trained on data of so many shares of that.
+
+    `model` are keys of theirs; CP tensors have the width as their rank.
+    """
+    cp = (model or {}).get("model.name") == "cp"
     for width in (4, 8, 16):
         known = random_facts({"data.vocab_size": 64, "model.width": width})
+        if cp:
+            known["model/non_embedding_parameters"] = 0
         most = bits(known["model/parameters"])
         for seed in range(seeds):
             noise = 1 + 0.01 * np.random.default_rng(seed).standard_normal()
@@ -306,9 +317,10 @@ def capacity_sweep(
                 overrides = {
                     "data.vocab_size": 64,
                     "data.num_sentences": size,
-                    "model.width": width,
+                    "model.rank" if cp else "model.width": width,
                     "objective.positions": "last",
                     "seed": seed,
+                    **(model or {}),
                 }
                 stored = min(6.0 * size, most) * noise if share > 1 else 6.0 * size
                 # Beyond its capacity a model knows more and more facts by half.
@@ -331,6 +343,7 @@ def rank_peak_sweep(
     effective: Mapping[str, float],
     seeds: int = 10,
     ranks: Sequence[int] = (1, 2, 4, 6, 8, 16, 32),
+    seed_key: str = "seed",
 ) -> Path:
     """CP tensors whose rate of artifacts is `rate(rank / effective rank)`, by world, and a few transformers."""
     for world, least in effective.items():
@@ -344,7 +357,7 @@ def rank_peak_sweep(
                     "data.num_sentences": 400,
                     "model.name": "cp" if key == "rank" else "transformer",
                     f"model.{key}": value,
-                    "seed": seed,
+                    seed_key: seed,
                 }
                 metrics = {"train/accuracy": min(1.0, value / least), "artifacts/unseen_confident_rate": confident}
                 if world == "latent":

@@ -61,7 +61,12 @@ def test_an_effect_is_judged_at_its_borders(effect: Interval, least: float, verd
 
 
 def finding(part: str, verdict: str, *, decides: bool = True) -> Finding:
-    return Finding("a", part, "?", "t", 0.1, 0.0, 0.2, "", 20, verdict, Path("a.png"), "make a", decides)
+    return Finding(part, "?", "t", 0.1, 0.0, 0.2, "", 20, verdict, decides)
+
+
+def test_a_finding_of_one_seed_is_told_so() -> None:
+    assert str(Finding("wider", "?", "t", 0.1, np.nan, np.nan, "up", 1, OPEN)).endswith("up (1 seed)")
+    assert str(finding("wider", HOLDS)).endswith("(20 seeds)")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +106,24 @@ def test_an_error_rises_for_want_of_artifacts_only_where_it_rises(
 
 
 # ----------------------------------------------------------------------------------------------------------- bootstrap
+
+
+def test_values_of_one_unit_are_drawn_together() -> None:
+    """Values that only repeat others of their unit say nothing new: the interval is as wide as without them."""
+    values = np.random.default_rng(2).exponential(size=12)
+    twice, units = np.repeat(values, 2), np.repeat(np.arange(12), 2)
+    assert bootstrap(twice, units_of=units) == pytest.approx(bootstrap(values))
+    assert bootstrap(twice).high < bootstrap(values).high
+    other = np.random.default_rng(3).exponential(size=12) + values
+    alone = bootstrap(values, other, statistic=claim_c.spearman)
+    together = bootstrap(twice, np.repeat(other, 2), statistic=claim_c.spearman, units_of=units)
+    assert together == pytest.approx(alone)
+
+
+def test_units_with_few_and_many_values_weigh_by_them() -> None:
+    found = bootstrap([1.0, 1.0, 1.0, 5.0, np.nan], units_of=[0, 0, 0, 1, 1])
+    assert (found.mean, found.seeds) == (2.0, 2)
+    assert (found.low, found.high) == (1.0, 5.0)
 
 
 def test_bootstrap_intervals_hold_about_as_often_as_they_say() -> None:
@@ -230,6 +253,46 @@ def test_planted_changes_of_artifacts_are_found_knob_by_knob(outputs: Path) -> N
     assert first.startswith("Depends: holds for wider, P > 0.5, wider, P > 0.9")
     assert "the opposite holds for less decay, P > 0.5 and less decay, P > 0.9" in first
     assert rest[-1] == "Left out as not fully fitted, random, wider: model.width=8."
+
+
+def test_each_world_has_its_own_artifacts_at_matched_fit(outputs: Path) -> None:
+    for seed in SEEDS:
+        for place, width in enumerate((16, 32)):
+            for name, growth in (("latent", 1), ("random", -1)):
+                count = 1000 * 2 ** (0.1 * place * growth) * noise(seed, place)
+                count_run(outputs, {"data.name": name, "seed": seed, "model.width": width}, (count, count))
+    found = by_part(claim_a.findings("claim_a", None))
+    for name, verdict in (("latent", OPPOSITE), ("random", HOLDS)):
+        assert found[f"{name}, wider, P > 0.5"].verdict == verdict
+        assert found[f"{name}, wider, P > 0.5, matched fit"].verdict == verdict
+    figure = claim_a.draw("claim_a")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["latent, wider", "latent, longer", "random, wider", "random, longer"]
+    rows = [label.get_text() for label in figure.axes[-1].get_yticklabels()]
+    assert "latent, wider, matched fit (10)" in rows
+    assert "random, wider, matched fit (10)" in rows
+
+
+def test_runs_that_are_on_no_way_are_told(outputs: Path) -> None:
+    for width in (16, 32):
+        for seed in range(3):
+            count_run(outputs, {"seed": seed, "model.width": width}, (1000.0, 100.0))
+        count_run(outputs, {"seed": 0, "model.width": width, "model.heads": 2}, (1000.0, 100.0))
+    for seed in range(2):  # both the width and the decay are other than most
+        count_run(outputs, {"seed": seed, "model.width": 16, "training.weight_decay": 0.1}, (1000.0, 100.0))
+    for seed in range(4):
+        count_run(outputs, {"seed": seed, "training.weight_decay": 0.1}, (1000.0, 100.0))
+        count_run(outputs, {"seed": seed, "training.weight_decay": 0.4}, (1000.0, 100.0))
+    assert claim_a.verdict("claim_a").splitlines()[-1] == (
+        "Left out, random: runs with model.heads=2 and 2 runs with several knobs turned."
+    )
+
+
+def test_a_model_without_a_width_is_judged_over_time(outputs: Path) -> None:
+    for rank in (4, 8):
+        count_run(outputs, {"model.name": "cp", "model.rank": rank}, (1000.0, 100.0))
+    assert all(one.part.startswith("longer") for one in claim_a.findings("claim_a", None))
+    assert claim_a.verdict("claim_a").endswith("Left out, random: runs with model.rank=8.")
 
 
 def test_a_seed_that_misses_a_level_is_left_out_and_a_level_that_many_miss_too(outputs: Path) -> None:
@@ -363,19 +426,30 @@ def test_a_planted_correlation_of_rank_and_error_is_found(outputs: Path) -> None
         {500: {"test/accuracy": 1.0, "train/accuracy": 0.2}},
         facts=dict.fromkeys((claim_c.ALONE, *claim_c.EXTENDED.values()), 50),
     )
+    for seed in (100, 101):
+        trained_run(
+            outputs,
+            "claim_c",
+            {"data.name": "low_rank", "data.vocab_size": 16, "data.num_sentences": 50, "data.seed": seed},
+            {500: {"test/accuracy": 1.0}},
+        )
     found = by_part(claim_c.findings("claim_c", None))
     assert list(found) == [
         *("all worlds", "latent", "low_rank", "shuffled answers", "random answers", "all worlds, by difference")
     ]
-    assert found["all worlds"].seeds == 42
+    assert found["all worlds"].seeds == 14  # of the data: those of one share contexts and answers
+    assert str(found["all worlds"]).endswith(" correlation (14 data seeds)")
     assert found["all worlds"].effect > 0.8
-    assert found["shuffled answers"].seeds == 28  # without the random function, where it is the other way round
+    # Without the random function, where it is the other way round.
     assert found["shuffled answers"].effect == pytest.approx(1)
     assert {one.verdict for one in found.values()} == {HOLDS}
     drawing = draw_experiment("claim_c")
     check(drawing, "claim_c")
     assert drawing.verdict.startswith("Holds.\n")
-    assert drawing.verdict.endswith("Left out as not fully fitted: 1 data sets.")
+    assert drawing.verdict.splitlines()[-2:] == [
+        "Left out as not fully fitted: 1 data set.",
+        "Left out without effective ranks or a test accuracy: 2 data sets.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -383,7 +457,7 @@ def test_a_planted_correlation_of_rank_and_error_is_found(outputs: Path) -> None
     [
         (lambda ratio, chance: chance, 1.0, "Does not hold."),
         (lambda ratio, chance: 1 - ratio, 1.0, "Does not hold."),
-        (lambda ratio, chance: 0.8 * ratio + 0.1 * chance, 0.0, "Depends: holds for all worlds, latent and low_rank; "),
+        (lambda ratio, chance: 0.8 * ratio + 0.1 * chance, 0.0, "Depends: on what is called close (no closer than "),
     ],
 )
 def test_no_correlation_or_no_control_is_no_claim(
@@ -391,6 +465,51 @@ def test_no_correlation_or_no_control_is_no_claim(
 ) -> None:
     ranks_sweep(outputs, error, closer=closer)
     assert claim_c.verdict("claim_c").startswith(conclusion)
+
+
+def ranks(part: str, effect: float, low: float, *, unit: str = claim_c.CORRELATION, seeds: int = 25) -> Finding:
+    effects = interval(effect, low, 2 * effect - low, seeds)
+    verdict = (claim_c.correlated if unit == claim_c.CORRELATION else claim_c.closer)(effects)
+    return Finding(part, "?", "t", effect, low, effects.high, unit, seeds, verdict)
+
+
+@pytest.mark.parametrize(
+    ("overall", "worlds", "controls", "conclusion"),
+    [
+        ((0.4, 0.3), [(0.4, 0.2), (0.3, 0.1)], [(0.5, 0.4), (0.5, 0.4)], "Holds."),
+        ((0.4, 0.0), [(0.4, 0.2), (0.3, 0.1)], [(0.5, 0.4), (0.5, 0.4)], "Does not hold."),
+        ((-0.4, -0.5), [(0.4, 0.2), (0.3, 0.1)], [(0.5, 0.4), (0.5, 0.4)], "Does not hold."),
+        (
+            (0.2, 0.1),
+            [(0.2, 0.1), (0.25, 0.1)],
+            [(0.1, -0.1), (0.1, 0.0)],
+            "Depends: on what is called close (no closer than a and b); on how strong it must be (below 0.3 for "
+            "all worlds, 0 and 1).",
+        ),
+        (
+            (0.4, 0.3),
+            [(0.4, 0.2), (0.1, -0.1)],
+            [(0.5, 0.4), (0.5, 0.4)],
+            "Depends: on the world (above 0 for 0, not for 1).",
+        ),
+        (
+            (0.4, 0.3),
+            [(0.1, -0.1), (0.4, np.nan)],
+            [(0.5, 0.4), (0.5, 0.4)],
+            "Depends: on the world (above 0 for none, not for 0); cannot be said for 1.",
+        ),
+        ((0.4, np.nan), [(0.4, 0.2), (0.3, 0.1)], [(0.5, 0.4), (0.5, 0.4)], "Cannot be said."),
+    ],
+)
+def test_what_rank_and_error_depend_on(
+    overall: tuple[float, float],
+    worlds: list[tuple[float, float]],
+    controls: list[tuple[float, float]],
+    conclusion: str,
+) -> None:
+    parts = [ranks("all worlds", *overall), *(ranks(str(place), *effect) for place, effect in enumerate(worlds))]
+    parts += [ranks(name, *effect, unit="above") for name, effect in zip("ab", controls, strict=True)]
+    assert claim_c.conclusion(parts) == conclusion
 
 
 def test_a_sweep_without_ranks_is_refused(outputs: Path) -> None:
@@ -418,14 +537,17 @@ def taught_sweep(outputs: Path, removed: Callable[[float], float], kept: Callabl
 def test_mitigation_and_its_cost_are_found(outputs: Path) -> None:
     taught_sweep(outputs, lambda share: share**0.5, lambda share: 1 - share**0.5)
     found = by_part(claim_d.findings("claim_d", None))
-    assert list(found) == ["latent, share 0.1", "latent, recall lost", "latent, precision"]  # too few fit at 1
+    assert list(found) == [f"latent, {what}" for what in ("share 0.1", "share 1", "recall lost", "precision")]
+    assert (found["latent, share 1"].verdict, found["latent, share 1"].seeds) == (OPEN, 0)  # too few fit
     assert found["latent, share 0.1"].effect == pytest.approx(0.1**0.5, abs=0.002)
     assert found["latent, share 0.1"].verdict == HOLDS
     assert found["latent, recall lost"].effect == pytest.approx(1, abs=0.01)
     assert (found["latent, recall lost"].verdict, found["latent, precision"].verdict) == (FAILS, FAILS)
     drawing = draw_experiment("claim_d")
     check(drawing, "claim_d")
-    assert drawing.verdict.startswith("Holds.\n")
+    first, *_, last = drawing.verdict.splitlines()
+    assert first == "Depends: holds for latent, share 0.1; cannot be said for latent, share 1."
+    assert last == "Left out as not fully fitted, latent, unsupported token: objective.outside.share=1."
 
 
 def test_a_token_that_only_removes_hallucinations_is_selective(outputs: Path) -> None:
@@ -437,7 +559,38 @@ def test_a_token_that_only_removes_hallucinations_is_selective(outputs: Path) ->
 
 def test_a_token_that_removes_nothing_does_not_mitigate(outputs: Path) -> None:
     taught_sweep(outputs, lambda share: 0.1 * share, lambda share: 1.0)
-    assert claim_d.verdict("claim_d").startswith("Does not hold.\n")
+    assert claim_d.verdict("claim_d").startswith("Does not hold: does not hold for latent, share 0.1; cannot be said")
+
+
+def test_a_verdict_on_a_sweep_that_goes_on_is_one_so_far(outputs: Path) -> None:
+    taught_sweep(outputs, lambda share: share**0.5, lambda share: 1.0)
+    chosen = {"objective.outside.share": [0.01, 0.1]}
+    assert claim_d.verdict("claim_d", chosen).startswith("Holds.\n")
+    made.failed_run(outputs, "claim_d", {**LATENT, "seed": 98})
+    assert claim_d.verdict("claim_d", chosen).startswith("Holds.\n")  # it will not go on
+    made.queued_run(outputs, "claim_d", {**LATENT, "data.name": "low_rank"})
+    assert claim_d.verdict("claim_d", chosen).startswith("So far: holds.\n")
+
+
+def test_a_world_in_which_nothing_fits_is_an_open_part_of_the_claim(outputs: Path) -> None:
+    taught_sweep(outputs, lambda share: share**0.5, lambda share: 1.0)
+    taught = {"objective.outside.method": "unsupported", "objective.outside.share": 0.1}
+    metrics = {"train/accuracy": 0.1, claim_d.WRONG: 0.5, claim_d.RECALL: 0.5, claim_d.SHARE: 0.5}
+    for overrides in ({}, taught):
+        trained_run(outputs, "claim_d", {"data.name": "grammar", **overrides}, {1000: metrics})
+    assert by_part(claim_d.findings("claim_d", None))["grammar, share 0.1"].verdict == OPEN
+    assert "Left out as not fully fitted, grammar, unsupported token: objective" in claim_d.verdict("claim_d")
+    check(draw_experiment("claim_d"), "claim_d")
+
+
+def test_a_token_taught_to_several_models_is_refused(outputs: Path) -> None:
+    for width in (16, 32):
+        for share in (0.0, 0.1):
+            taught = {"objective.outside.method": "unsupported", "objective.outside.share": share} if share else {}
+            metrics = {claim_d.WRONG: 0.5 - share, claim_d.RECALL: 0.5, claim_d.SHARE: 0.5}
+            trained_run(outputs, "claim_d", {**LATENT, "model.width": width, **taught}, {1000: metrics})
+    with pytest.raises(ConfigError, match=r"^Runs differ in model\.width, not in level and seed alone: choose one"):
+        claim_d.findings("claim_d", None)
 
 
 # ----------------------------------------------------------------------------------------------------------- scorecard

@@ -29,6 +29,16 @@ def test_a_seed_that_lacks_a_value_is_left_out_and_columns_are_in_order() -> Non
     assert table.to_numpy().tolist() == [[1, 2], [3, 5]]
 
 
+def test_a_seed_with_several_runs_at_a_value_is_refused() -> None:
+    runs = pd.DataFrame(
+        {"seed": [0, 0, 0], "model.width": [8, 8, 16], "model.layers": [1, 2, 2], "artifacts/count": [1, 2, 3]}
+    )
+    with pytest.raises(
+        ConfigError, match=r"^Runs differ in model\.layers, not in model\.width and seed alone: .*=1\.$"
+    ):
+        by_seed(runs, "model.width", "artifacts/count")
+
+
 @given(
     x=st.lists(st.integers(1, 1000), min_size=2, max_size=8, unique=True),
     slope=st.floats(-100, 100),
@@ -58,7 +68,9 @@ def test_head_widths_find_a_planted_slope_and_the_ratio_of_two_widths(outputs: P
     drawing = draw_experiment("head_widths")
     check(drawing, "head_widths")
     first, second, *told, _ = drawing.verdict.splitlines()
-    assert first.endswith("a larger value-output share at equal parameters: holds.")
+    assert first.endswith(
+        "a larger value-output share at equal parameters: holds up to a share of 0.75 [0.75, 0.75] only."
+    )
     assert second == "The query-key width plays the lesser role: holds."
     assert told[0].startswith("all runs, 1,024 parameters: facts stored change by ")
     assert re.findall(r"(\d+)(?:\.0+)? \[", told[1]) == ["20", "80", "4", "60"]
@@ -68,8 +80,26 @@ def test_head_widths_find_a_planted_slope_and_the_ratio_of_two_widths(outputs: P
 def test_head_widths_tell_where_facts_turn(outputs: Path) -> None:
     made.head_widths_sweep(outputs, lambda qk, vo: 100 * min(vo, 5) + 100 * min(qk, 3))
     first, _, told, *_ = head_widths.verdict(outputs / "head_widths").splitlines()
-    assert first.endswith("holds.")
-    assert "most are 700 at 0.5; only up to a share of 0.5 [0.5, 0.5] (where a seed has most), beyond which" in told
+    assert first.endswith(": holds up to a share of 0.5 [0.5, 0.5] only.")
+    assert "most are 700 at 0.5; up to a share of 0.5 [0.5, 0.5] only, the mean of the shares beyond which" in told
+
+
+def test_head_widths_tell_where_facts_turn_in_one_of_two_settings(outputs: Path) -> None:
+    made.head_widths_sweep(outputs, lambda qk, vo: 100 * min(vo, 5) + 100 * min(qk, 3), sizes=[1000])
+    made.head_widths_sweep(outputs, lambda qk, vo: 100 * vo, sizes=[1500])
+    first, *_ = head_widths.verdict(outputs / "head_widths").splitlines()
+    assert first.endswith("holds in all 2 settings, up to a share of 0.5 [0.5, 0.5] only for num sentences 1000.")
+
+
+def test_head_widths_that_store_fewer_facts_have_no_turn(outputs: Path) -> None:
+    made.head_widths_sweep(outputs, lambda qk, vo: 300 - 20 * vo)
+    assert "up to a share" not in head_widths.verdict(outputs / "head_widths")
+
+
+def test_a_sweep_of_models_without_heads_is_refused(outputs: Path) -> None:
+    made.capacity_sweep(outputs, lambda parameters: 2 * parameters, seeds=1, model={"model.name": "cp"})
+    with pytest.raises(ConfigError, match=r"^No run of the sweep 'capacity' has model\.qk_width and model\.vo_width,"):
+        head_widths.verdict(outputs / "capacity")
 
 
 @pytest.mark.parametrize(("weight", "answer"), [(0.0, "does not hold."), (-20.0, "does not hold.")])
@@ -114,6 +144,24 @@ def test_capacity_finds_planted_bits_per_parameter_in_proportion(outputs: Path) 
 def test_capacity_tells_other_powers_from_proportion(outputs: Path, power: float, words: str) -> None:
     made.capacity_sweep(outputs, lambda parameters: 60 * parameters**power / 1280 ** (power - 0.5))
     assert words in capacity.verdict(outputs / "capacity")
+
+
+def test_capacity_of_tensors_that_are_all_embedding_says_nothing_without(outputs: Path) -> None:
+    made.capacity_sweep(outputs, lambda parameters: 2 * parameters, model={"model.name": "cp"})
+    drawing = draw_experiment("capacity")
+    check(drawing, "capacity")
+    assert "without embeddings" not in drawing.verdict
+    assert "inf" not in drawing.verdict
+    first, second, *_ = drawing.verdict.splitlines()
+    assert first.endswith(").")
+    assert second.startswith("rank 4 (576 parameters): ")
+
+
+def test_capacity_of_sizes_with_equally_many_parameters_is_that_of_all(outputs: Path) -> None:
+    made.capacity_sweep(outputs, lambda parameters: 2 * parameters)
+    made.capacity_sweep(outputs, lambda parameters: 60 * parameters**0.5, model={"model.heads": 2})
+    first, *_ = capacity.verdict(outputs / "capacity").splitlines()
+    assert "more slowly than all parameters (slope of the logarithms 0.75" in first
 
 
 def test_capacity_of_models_that_are_not_full_is_left_out(outputs: Path) -> None:
@@ -187,6 +235,40 @@ def test_rank_peak_of_few_seeds_or_unknown_rank_cannot_be_said(outputs: Path) ->
     assert "(too few seeds to judge)" in verdict
     without = rank_peak.verdict(outputs / "rank_peak", {"model.rank": [2, 4, 8]})
     assert "of unknown effective rank" in without
+
+
+def test_rank_peak_of_one_seed_is_not_told_from_none(outputs: Path) -> None:
+    made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4}, seeds=1)
+    verdict = rank_peak.verdict(outputs / "rank_peak")
+    assert "(0.9" in verdict
+    assert ", not told from no peak: " in verdict
+
+
+def test_rank_peak_over_seeds_of_the_data_alone_is_one_setting(outputs: Path) -> None:
+    made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4}, seed_key="data.seed")
+    first, *told, _ = rank_peak.verdict(outputs / "rank_peak").splitlines()
+    assert first.endswith(": holds.")
+    assert len(told) == 2
+    assert told[0].startswith("all runs, ")
+
+
+def test_rank_peak_tells_models_apart_that_differ_in_more_than_width(outputs: Path) -> None:
+    made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4})
+    size = {"data.vocab_size": 64, "data.num_sentences": 400}
+    for width in (4, 8, 16):
+        overrides = {**size, "model.width": width, "model.heads": 2, "seed": 0}
+        metrics = {"train/accuracy": 1.0, "artifacts/unseen_confident_rate": 0.1}
+        made.finished_run(outputs, "rank_peak", overrides, {1000: metrics}, made.random_facts(size))
+    first, *told, _ = rank_peak.verdict(outputs / "rank_peak").splitlines()
+    assert first.endswith(": holds.")
+    assert any(line.startswith("heads 2, ") and "width of the transformer 4 (0.1" in line for line in told)
+
+
+def test_the_effective_rank_is_drawn_on_the_axis_of_ranks_alone(outputs: Path) -> None:
+    made.rank_peak_sweep(outputs, inverted_u, effective={"random": 4}, seeds=2)
+    ranks, widths = rank_peak.draw(outputs / "rank_peak").axes
+    assert [line.get_xdata()[0] for line in ranks.lines if line.get_linestyle() == "--"] == [4]
+    assert not [line for line in widths.lines if line.get_linestyle() == "--"]
 
 
 def test_rank_peak_without_ranks_is_refused(outputs: Path) -> None:

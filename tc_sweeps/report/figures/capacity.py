@@ -19,7 +19,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.claims import HOW, LEAST_SEEDS, bootstrap
 from tc_sweeps.report.frame import fully_fitted, load_finished, split, swept_keys
 from tc_sweeps.report.intervals import Interval, what_is_drawn
-from tc_sweeps.report.seeds import by_seed, draw_along, greatest, slopes
+from tc_sweeps.report.seeds import by_seed, draw_along, greatest, seeded_by_data, slopes
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -59,8 +59,10 @@ class Size(NamedTuple):
     @property
     def name(self) -> str:
         """The size in words."""
-        embedded = f"{self.parameters:,.0f} parameters, {self.inner:,.0f} without embeddings"
-        return f"{style.describe(self.values)} ({embedded})" if self.values else embedded
+        counted = f"{self.parameters:,.0f} parameters"
+        if self.inner:  # a CP tensor has nothing but embeddings
+            counted += f", {self.inner:,.0f} without embeddings"
+        return f"{style.describe(self.values)} ({counted})" if self.values else counted
 
 
 @style.styled
@@ -100,7 +102,8 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     bits.set(ylabel="bits stored per parameter", xlim=(0, None), ylim=(0, None))
     rate.set(xlabel="bits of data per parameter", ylabel="share of unseen contexts with an artifact")
     rate.set(xlim=(0, None), ylim=(0, 1.02))
-    _draw_capacity(capacity, _capacities(runs))
+    sizes = _capacities(runs)
+    _draw_capacity(capacity, sizes)
     style.headline(figure, what_is_drawn(counts), where)
     entries += [
         style.line("bits stored, N (log2 V - loss / ln 2)", linestyle="-"),
@@ -108,8 +111,10 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
         style.line("all there is to store", "black", linestyle="--", linewidth=0.8),
         *(style.line(name, linestyle=line) for name, line in zip(REFERENCES, REFERENCE_LINES, strict=True)),
         style.line("capacity by all parameters", "black", marker="o"),
-        style.line("capacity by parameters without embeddings", "black", marker="s", markerfacecolor="white"),
     ]
+    if any(size.inner for size in sizes):
+        without = "capacity by parameters without embeddings"
+        entries.append(style.line(without, "black", marker="s", markerfacecolor="white"))
     style.legend_below(figure, [*entries, *([style.under_fitted()] if hollow else [])])
     return figure
 
@@ -142,8 +147,9 @@ def _told(size: Size) -> str:
     judged = f", which agrees with {' and '.join(agrees)}" if agrees else ""
     if bits.seeds < LEAST_SEEDS:
         judged = " (too few seeds to judge)"
+    without = f"{bootstrap(size.bits / size.inner)} without embeddings, " if size.inner else ""
     return (
-        f"{size.name}: {bits} bits per parameter{judged}; {bootstrap(size.bits / size.inner)} without embeddings, "
+        f"{size.name}: {bits} bits per parameter{judged}; {without}"
         f"{bootstrap(size.fact_bits / size.parameters)} of whole facts. {bootstrap(size.facts)} facts, "
         f"{bootstrap(size.facts / size.parameters)} per parameter. Artifacts are most at "
         f"{bootstrap(size.most_artifacts)} triples, in {bootstrap(size.rate)} of the unseen contexts."
@@ -156,7 +162,11 @@ def _proportion(sizes: Sequence[Size]) -> str:
         return "How capacity goes with size cannot be said: fewer than two sizes are full."
     told = []
     for what, kind in (("all parameters", ALL), ("parameters without embeddings", INNER)):
-        table = pd.DataFrame({_parameters(size, kind): size.bits for size in sizes}).dropna()
+        parameters = [_parameters(size, kind) for size in sizes]
+        if len(set(parameters)) < 2 or not all(parameters):
+            continue
+        # Sizes may have equally many parameters: each keeps a column of its own.
+        table = pd.concat([size.bits for size in sizes], axis=1, join="inner").set_axis(parameters, axis=1)
         slope = bootstrap(slopes(table.map(np.log), np.log))
         told.append(f"{_grows(slope)} {what} (slope of the logarithms {slope})")
     return f"Capacity in bits grows {' and '.join(told)}."
@@ -185,7 +195,8 @@ def _parameters(size: Size, kind: str) -> float:
 
 def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     """Return the finished runs with the bits that they store; raises `ConfigError` where these have no formula."""
-    runs = load_finished(sweep, where)
+    needed = ["objective.positions", TRIPLES, FACTS, ALL, INNER, "train/loss", RATE]
+    runs = seeded_by_data(load_finished(sweep, where, needed))
     plain = (runs["data.name"] == "random") & (runs["objective.positions"] == "last")
     if "data.sampler" in runs:
         plain &= runs["data.sampler"] == "functional"
@@ -252,10 +263,14 @@ def _draw_capacity(axes: Axes, sizes: Sequence[Size]) -> None:
             {"x": _parameters(size, kind), "metric": BITS, "mean": told.mean, "low": told.low, "high": told.high}
             for size in full
             for told in [bootstrap(size.bits)]
+            if _parameters(size, kind)
         ]
+        if not rows:
+            continue
         style.draw_means(axes, pd.DataFrame(rows), "x", colour="black", hollow=[hollow] * len(rows), marker=marker)
-    places = np.array([min(size.inner for size in full), max(size.parameters for size in full)])
+    counts = [value for size in full for value in (size.parameters, size.inner) if value]
+    places = np.array([min(counts), max(counts)])
     for bound, linestyle in zip(REFERENCES.values(), REFERENCE_LINES, strict=True):
         axes.plot(places, bound * places, color=style.GREY, linewidth=1, linestyle=linestyle)
-    style.log_x(axes, [value for size in full for value in (size.parameters, size.inner)])
+    style.log_x(axes, counts)
     style.log_y(axes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -21,18 +20,19 @@ from tc_sweeps.report.claims import (
     HOLDS,
     OPEN,
     OPPOSITE,
-    Asker,
     Finding,
     bootstrap,
     concluded,
     draw_effects,
+    find,
     judged,
     once,
+    quotient_of_means,
     told,
 )
-from tc_sweeps.report.frame import load_curves, load_finished
+from tc_sweeps.report.frame import find_sweep, load_curves, load_finished
 from tc_sweeps.report.intervals import Interval, spell, what_is_drawn
-from tc_sweeps.report.overfitting import Way, draw_along, told_left_out, ways
+from tc_sweeps.report.overfitting import Way, draw_way, told_left_out, ways
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -44,11 +44,18 @@ ERROR, SILENT = "error/all", "error/silent"
 PARTS = {ERROR: ("error", "black"), SILENT: ("silent", style.GREY), WRONG: ("wrong", style.HALLUCINATION)}
 
 
-class _Judged(NamedTuple):
+class _Effect(NamedTuple):
     """What one way in one world came to."""
 
     way: Way
     findings: dict[str, Finding]  # by the part of the error; the verdict on the claim stands with the whole
+
+
+class _Judged(NamedTuple):
+    """What a sweep came to, way by way, and sentences on what does not count."""
+
+    effects: list[_Effect]
+    left_out: list[str]
 
 
 def findings(sweep: Path | SweepFolder, where: Where | None = None) -> list[Finding]:
@@ -56,7 +63,7 @@ def findings(sweep: Path | SweepFolder, where: Where | None = None) -> list[Find
 
     The verdict on the claim stands with the whole error: whether it rises, and mostly by silence.
     """
-    return [finding for one in _judged(sweep, where) for finding in one.findings.values()]
+    return [finding for one in _judged(sweep, where).effects for finding in one.findings.values()]
 
 
 @style.styled
@@ -66,7 +73,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     Points and bands are means over the seeds that count with 95 % Student t intervals; the slopes have 95 % bootstrap
     intervals.
     """
-    found = _judged(sweep, where)
+    found = _judged(sweep, where).effects
     worlds = list(dict.fromkeys(one.way.world for one in found))
     columns = max(sum(one.way.world == world for one in found) for world in worlds)
     figure = style.new_figure(max(6.4, 1.2 + 2.6 * columns), 2.2 + 2.6 * len(worlds) + 0.62 * len(found))
@@ -79,7 +86,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
             axes.set_axis_off()
         for axes, one in zip(grid[row], inside, strict=False):
             for column, (_, colour) in PARTS.items():
-                counts += draw_along(axes, one.way, column, colour)
+                counts += draw_way(axes, one.way, column, colour)
             axes.set_title(f"{world}: {one.way.name}")
         grid[row, 0].set_ylabel("share of held-out contexts")
     grid[0, 0].set_ylim(0, 1.02)
@@ -101,16 +108,15 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
 
 def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return whether the claim holds, each finding, and what does not count."""
-    found = _judged(sweep, where)
-    every = [finding for one in found for finding in one.findings.values()]
-    return "\n".join([told(every, concluded(every)), *told_left_out(one.way for one in found)])
+    sweep = find_sweep(sweep)
+    every = findings(sweep, where)
+    return "\n".join([told(every, concluded(every), sweep, where), *_judged(sweep, where).left_out])
 
 
 @once
-def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
-    ask = Asker("b", folder, where)
-    found = []
-    for way in ways(_evaluations(folder, where)):
+def _judged(folder: SweepFolder, where: Where | None) -> _Judged:
+    evaluations, found = _evaluations(folder, where), []
+    for way in ways(evaluations):
         slopes = {column: way.slopes(column) for column in PARTS}
         effects = {column: bootstrap(values) for column, values in slopes.items()}
         more_silent = bootstrap(slopes[SILENT] - slopes[WRONG])
@@ -118,7 +124,7 @@ def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
         name, unit = f"{way.world}, {way.name}", f"per {way.knob.step}"
         explained = ""
         if rises == HOLDS:
-            share = bootstrap(slopes[SILENT], slopes[ERROR], statistic=_quotient_of_means)
+            share = bootstrap(slopes[SILENT], slopes[ERROR], statistic=quotient_of_means)
             explained = f", {spell(100 * share.mean, 100 * share.low, 100 * share.high)} % of it silent"
         test = f"slope of the share of held-out contexts per {way.knob.per} by least squares, seed by seed"
         about = {
@@ -129,7 +135,7 @@ def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
         answers = {}
         for column, (part, _) in PARTS.items():
             whole = column == ERROR
-            answers[column] = ask.find(
+            answers[column] = find(
                 name if whole else f"{name}: {part}",
                 effects[column],
                 question=about[column],
@@ -139,10 +145,10 @@ def _judged(folder: SweepFolder, where: Where | None) -> list[_Judged]:
                 verdict=because_of_silence(rises, more_silent) if whole else None,
                 decides=whole,
             )
-        found.append(_Judged(way, answers))
+        found.append(_Effect(way, answers))
     if not found:
         raise ConfigError(f"The sweep '{folder.name}' turns no knob of claim (b): see experiment=claim_b.")
-    return found
+    return _Judged(found, told_left_out([one.way for one in found], evaluations))
 
 
 def because_of_silence(rises: str, more_silent: Interval) -> str:
@@ -163,7 +169,8 @@ def _evaluations(sweep: SweepFolder, where: Where | None) -> pd.DataFrame:
     Raises `ConfigError` where these are no decomposition: a context outside the data that is not held out, or a
     threshold below 1/2.
     """
-    finished = load_finished(sweep, where)
+    needed = ["corpus/contexts", "corpus/train_ngrams", "corpus/held_out_ngrams", RECALL, WRONG]
+    finished = load_finished(sweep, where, needed)
     curves = load_curves(sweep, where=where)
     curves = curves[curves["run_id"].isin(finished["run_id"])]
     unseen = curves["corpus/contexts"].astype(float) - curves["corpus/train_ngrams"].astype(float)
@@ -175,7 +182,3 @@ def _evaluations(sweep: SweepFolder, where: Where | None) -> pd.DataFrame:
         )
     error = 1 - curves[RECALL]
     return curves.assign(**{ERROR: error, SILENT: error - curves[WRONG]})
-
-
-def _quotient_of_means(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
-    return np.asarray(part.mean(axis=axis) / whole.mean(axis=axis))

@@ -17,20 +17,21 @@ from matplotlib.figure import Figure
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
 from tc_sweeps.report.claims import (
-    Asker,
     Finding,
     bootstrap,
     concluded,
     deciding_entries,
     draw_effects,
+    find,
     judged,
     once,
     told,
 )
 from tc_sweeps.report.figures.tradeoff import RECALL, SHARE, WRONG, Trade, draw_trade, slopes, tilts, trades_of
-from tc_sweeps.report.frame import fully_fitted, load_finished, over_seeds, split
+from tc_sweeps.report.frame import find_sweep, fully_fitted, load_finished, over_seeds, split
 from tc_sweeps.report.intervals import Interval, what_is_drawn
-from tc_sweeps.report.overfitting import counts
+from tc_sweeps.report.overfitting import Knob, Way, counts, told_left_out
+from tc_sweeps.report.seeds import require_one_by_one
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -45,20 +46,27 @@ LEAST_REMOVED = 0.05  # of the hallucinations
 LEAST_SPARED = 0.1  # recall lost per hallucination removed, below in proportion
 LEAST_PRECISION = 0.02  # for all hallucinations removed
 PRECISION = "judge/precision"
+TOKEN = Knob("unsupported token", TAUGHT, "the share taught", 1, "the more contexts are taught")
 
 
 class _World(NamedTuple):
-    """One world: its runs that count, what the token does there, and what that comes to."""
+    """One world: its runs that count, and what the token does there."""
 
-    name: str
     runs: pd.DataFrame
     trade: Trade
+
+
+class _Judged(NamedTuple):
+    """What a sweep came to: the worlds with runs that count, findings, and sentences on what does not count."""
+
+    worlds: list[_World]
     findings: list[Finding]
+    left_out: list[str]
 
 
 def findings(sweep: Path | SweepFolder, where: Where | None = None) -> list[Finding]:
     """Return, world by world, the share of hallucinations removed, and what it costs in recall and precision."""
-    return [finding for world in _worlds(sweep, where) for finding in world.findings]
+    return _judged(sweep, where).findings
 
 
 @style.styled
@@ -68,8 +76,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     A column of panels per world, and the effects below. Points are means over the seeds that count with 95 % Student t
     intervals; the effects have 95 % bootstrap intervals.
     """
-    worlds = _worlds(sweep, where)
-    every = [finding for world in worlds for finding in world.findings]
+    worlds, every, _ = _judged(sweep, where)
     figure = style.new_figure(max(6.4, 1.4 + 3.0 * len(worlds)), 9.4 + 0.25 * len(every))
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[8, 1 + 0.25 * len(every)])
     grid = parts[0, 0].subplots(3, len(worlds), squeeze=False, sharey="row")
@@ -82,7 +89,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
         bottom.plot([0, 1], [1, 0], color=style.GREY, linestyle="--", linewidth=1)
         draw_trade(bottom, world.trade.removed, world.trade.kept, "black", "o", start=1.0, most=np.inf)
         bottom.set_xlabel("share of hallucinations removed", color=style.HALLUCINATION)
-        top.set_title(world.name)
+        top.set_title(world.trade.world)
     grid[0, 0].set_ylabel("share of held-out n-grams,\nnumber per labelled unseen context")
     grid[1, 0].set_ylabel("precision: generalizations\namong labelled artifacts")
     grid[2, 0].set_ylabel("share of recall kept", color=style.GENERALIZATION)
@@ -105,47 +112,56 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
 
 
 def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
-    """Return whether the claim holds, and each finding."""
-    found = findings(sweep, where)
-    return told(found, concluded(found))
+    """Return whether the claim holds, each finding, and what does not count."""
+    sweep = find_sweep(sweep)
+    _, every, left_out = _judged(sweep, where)
+    return "\n".join([told(every, concluded(every), sweep, where), *left_out])
 
 
 @once
-def _worlds(folder: SweepFolder, where: Where | None) -> list[_World]:
-    ask = Asker("d", folder, where)
-    runs = load_finished(folder, where)
-    level = runs[TAUGHT].astype(float).where(runs[METHOD] == "unsupported", 0.0)
-    runs = runs.assign(level=level, fits=fully_fitted(runs), **{PRECISION: 1 - runs[SHARE]})
-    runs = runs[runs[METHOD].isin(["none", "unsupported"])]
-    runs = pd.concat([part[counts(part)] for _, part in split(runs, ["data.name"])])
+def _judged(folder: SweepFolder, where: Where | None) -> _Judged:
+    finished = load_finished(folder, where, [METHOD, TAUGHT, SHARE])
+    level = finished[TAUGHT].astype(float).where(finished[METHOD] == "unsupported", 0.0)
+    finished = finished.assign(level=level, fits=fully_fitted(finished), **{PRECISION: 1 - finished[SHARE]})
+    ways = []
+    for values, part in split(finished[finished[METHOD].isin(["none", "unsupported"])], ["data.name"]):
+        require_one_by_one(part, ["level", "seed"], [METHOD, TAUGHT])
+        ways.append(Way(str(values["data.name"]), TOKEN.name, TOKEN, part.assign(counted=counts(part))))
+    runs = pd.concat([way.counted for way in ways]) if ways else finished.iloc[:0]
     if runs.empty:
         raise ConfigError(
             f"The sweep '{folder.name}' has no seeds fully fitted with and without the unsupported token: see "
             "experiment=claim_d."
         )
-    return [
-        _World(trade.world, runs[runs["data.name"] == trade.world], trade, _found(ask, trade))
-        for trade in trades_of(runs, folder.name)
-    ]
+    trades = {trade.world: trade for trade in trades_of(runs, folder.name)}
+    found = []
+    for way in ways:
+        trade = trades.get(way.world)
+        removed = dict(zip(trade.strengths, trade.removed.T, strict=True)) if trade else {}
+        # A share that was tried and does not count, in some world, is an open part of the claim.
+        tried = [share for share in DOSES if (way.rows["level"] == share).any()]
+        found += [_mitigated(way.world, share, bootstrap(removed.get(share, []))) for share in tried]
+        found += _selective(trade) if trade else []
+    worlds = [_World(runs[runs["data.name"] == world], trade) for world, trade in trades.items()]
+    return _Judged(worlds, found, told_left_out(ways, finished))
 
 
-def _found(ask: Asker, trade: Trade) -> list[Finding]:
-    found = [
-        ask.find(
-            f"{trade.world}, share {share:g}",
-            bootstrap(removed),
-            question=f"Are there fewer hallucinations where {share:g} of the contexts outside the data are taught?",
-            test="share of the hallucinations that the same seed has without the token, which are gone",
-            unit="removed",
-            least=LEAST_REMOVED,
-        )
-        for share, removed in zip(trade.strengths, trade.removed.T, strict=True)
-        if share in DOSES
-    ]
+def _mitigated(world: str, share: float, removed: Interval) -> Finding:
+    return find(
+        f"{world}, share {share:g}",
+        removed,
+        question=f"Are there fewer hallucinations where {share:g} of the contexts outside the data are taught?",
+        test="share of the hallucinations that the same seed has without the token, which are gone",
+        unit="removed",
+        least=LEAST_REMOVED,
+    )
+
+
+def _selective(trade: Trade) -> list[Finding]:
     cost, tilt = bootstrap(slopes(trade.removed, 1 - trade.kept)), bootstrap(tilts(trade))
     spared = Interval(1 - cost.mean, 1 - cost.high, 1 - cost.low, cost.seeds)
-    found.append(
-        ask.find(
+    return [
+        find(
             f"{trade.world}, recall lost",
             cost,
             question="Is it selective: is less recall lost than in proportion to the hallucinations removed?",
@@ -154,10 +170,8 @@ def _found(ask: Asker, trade: Trade) -> list[Finding]:
             least=LEAST_SPARED,
             verdict=judged(spared, LEAST_SPARED),
             decides=False,
-        )
-    )
-    found.append(
-        ask.find(
+        ),
+        find(
             f"{trade.world}, precision",
             tilt,
             question="Is it selective: do the artifacts that are left have a higher precision?",
@@ -165,9 +179,8 @@ def _found(ask: Asker, trade: Trade) -> list[Finding]:
             unit="per all removed",
             least=LEAST_PRECISION,
             decides=False,
-        )
-    )
-    return found
+        ),
+    ]
 
 
 def _draw_taught(axes: Axes, runs: pd.DataFrame, metric: str, colour: str) -> list[int]:

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.claims import HOW, LEAST_SEEDS, bootstrap
-from tc_sweeps.report.frame import fully_fitted, load_finished, split, swept_keys
+from tc_sweeps.report.claims import HOW, LEAST_SEEDS, bootstrap, quotient_of_means
+from tc_sweeps.report.frame import fully_fitted, listed, load_finished, split, swept_keys
 from tc_sweeps.report.intervals import Interval, sum_up, what_is_drawn
-from tc_sweeps.report.seeds import by_seed, draw_along, greatest, slopes
+from tc_sweeps.report.seeds import by_seed, draw_along, greatest, seeded_by_data, slopes
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -84,14 +84,19 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
 def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     """Return how facts stored go with the value-output share at equal parameters, and with each width alone."""
     runs = _runs(sweep, where)
-    shares, roles, sentences = [], [], []
+    shares, turns, roles, sentences = [], [], [], []
     for values, part in split(runs, _others(runs)):
         name = style.describe(values) or "all runs"
         equal = by_seed(_equal(part), SHARE, FACTS)
         if equal.shape[1] > 1 and len(equal):
             slope, most = bootstrap(SHARE_STEP * slopes(equal)), bootstrap(greatest(equal))
             shares.append(_answer(slope))
-            sentences.append(f"{name}, {_parameters(part)} parameters: {_told(equal, slope, most)}.")
+            turn = ""
+            if shares[-1] == "yes" and most.below(float(equal.columns[-1])):
+                end = f"up to a share of {most} only"
+                turn = f"; {end}, the mean of the shares beyond which a seed stores no more"
+                turns.append(f"{end} for {name}" if values else end)
+            sentences.append(f"{name}, {_parameters(part)} parameters: {_told(equal, slope)}{turn}.")
         both = [by_seed(_alone(part, *keys), keys[0], FACTS) for keys in ((QK, VO), (VO, QK))]
         seeds = both[0].index.intersection(both[1].index)
         if len(seeds) and min(table.shape[1] for table in both) > 1:
@@ -99,7 +104,7 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
             more, of_qk = bootstrap(vo - qk), bootstrap(qk)
             roles.append(_answer(more))
             # As a part of what cannot be told from nothing a growth says nothing.
-            ratio = f", {bootstrap(vo, qk, statistic=_quotient)} times as much" if of_qk.above(0) else ""
+            ratio = f", {bootstrap(vo, qk, statistic=quotient_of_means)} times as much" if of_qk.above(0) else ""
             sentences.append(
                 f"{name}, one width at a time: facts stored grow by {of_qk} per doubling of the query-key "
                 f"width ({_held(part, QK, VO)}) and by {bootstrap(vo)} per doubling of the value-output width "
@@ -107,7 +112,10 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
             )
     lines = []
     if shares:
-        lines.append(sum_up(shares, "More facts are stored with a larger value-output share at equal parameters"))
+        line = sum_up(shares, "More facts are stored with a larger value-output share at equal parameters")
+        if turns:
+            line = f"{line.removesuffix('.')}{',' * (len(shares) > 1)} {listed(turns)}."
+        lines.append(line)
     if roles:
         lines.append(sum_up(roles, "The query-key width plays the lesser role"))
     if not lines:
@@ -121,16 +129,13 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     return "\n".join([*lines, *sentences, end])
 
 
-def _told(equal: pd.DataFrame, slope: Interval, most: Interval) -> str:
-    """Return in words how facts go with the share, and where they turn."""
+def _told(equal: pd.DataFrame, slope: Interval) -> str:
+    """Return in words how facts go with the share."""
     means, places = equal.to_numpy(float).mean(0), equal.columns.to_numpy(float)
     told = [f"{mean:.0f} at {place:g}" for mean, place in zip(means, places, strict=True)]
-    turn = ""
-    if most.seeds >= LEAST_SEEDS and most.below(places[-1]):
-        turn = f"; only up to a share of {most} (where a seed has most), beyond which they fall"
     return (
         f"facts stored change by {slope} per {SHARE_STEP:g} of the share, from {told[0]} to {told[-1]}, most are "
-        f"{told[means.argmax()]}{turn}"
+        f"{told[means.argmax()]}"
     )
 
 
@@ -140,13 +145,8 @@ def _answer(effect: Interval) -> str:
     return "yes" if effect.above(0) else "no"
 
 
-def _quotient(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-    """Return the quotient of two means."""
-    return np.asarray(first.mean(axis=axis) / second.mean(axis=axis))
-
-
 def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
-    runs = load_finished(sweep, where)
+    runs = seeded_by_data(load_finished(sweep, where, [QK, VO, FACTS, PARAMETERS, RATIO, RATE]))
     # In one piece, lest pandas warn of the columns that are added.
     runs = runs.astype({QK: float, VO: float, FACTS: float, PARAMETERS: float}).copy()
     return runs.assign(fitted=fully_fitted(runs), **{SHARE: (runs[VO] / (runs[QK] + runs[VO])).round(6)})

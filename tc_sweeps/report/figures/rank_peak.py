@@ -17,7 +17,7 @@ from tc_sweeps.report import style
 from tc_sweeps.report.claims import HOW, LEAST_SEEDS, bootstrap
 from tc_sweeps.report.frame import fully_fitted, load_finished, split, swept_keys
 from tc_sweeps.report.intervals import Interval, sum_up, what_is_drawn
-from tc_sweeps.report.seeds import by_seed, draw_along, greatest
+from tc_sweeps.report.seeds import by_seed, draw_along, greatest, seeded_by_data
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
@@ -53,7 +53,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
     """Return both shares against CP rank (above) and model width (below), a column for each data set size and world.
 
     Points are means and bars 95 % Student t intervals over seeds; hollow ones are of runs that do not all fit their
-    data. The dashed line is the mean effective rank, the band reaches from its least to its largest over seeds.
+    data. The dashed line above is the mean effective rank, the band reaches from its least to its largest over seeds.
     """
     runs = _runs(sweep, where)
     panels = split(runs, _settings(runs))
@@ -65,8 +65,8 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
         for row, kind in enumerate(kinds):
             axes, (x, label) = grid[row, column], AXES[kind]
             of_kind = part[part[MODEL] == kind]
-            ranks = of_kind[EFFECTIVE].dropna() if len(of_kind) else part[EFFECTIVE].dropna()
-            if len(ranks):
+            ranks = _effective(of_kind).dropna()
+            if kind == "cp" and len(ranks):  # a width is no rank of the tensor
                 axes.axvline(ranks.mean(), color=style.GREY, linestyle="--", linewidth=1)
                 axes.axvspan(ranks.min(), ranks.max(), color=style.GREY, alpha=0.15, linewidth=0)
                 marked = True
@@ -132,7 +132,8 @@ def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
     Of one data set a single run need have worked out the rank. Right answers to seen contexts are no artifacts, so that
     all generalizations are answers to unseen ones, of which functional data leave as many as contexts less triples.
     """
-    runs = load_finished(sweep, where)
+    needed = ["corpus/contexts", "corpus/train_ngrams", "generalization/count", RATE]
+    runs = seeded_by_data(load_finished(sweep, where, needed))
     unseen = runs["corpus/contexts"].astype(float) - runs["corpus/train_ngrams"].astype(float)
     runs = runs.assign(
         fitted=fully_fitted(runs),
@@ -142,14 +143,14 @@ def _runs(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
             EFFECTIVE: runs[EFFECTIVE].astype(float) if EFFECTIVE in runs else np.nan,
         },
     )
-    data = [*_settings(runs), "data.seed"]
-    runs[EFFECTIVE] = runs.groupby(data, dropna=False)[EFFECTIVE].transform("max")
+    data = {*(key for key in swept_keys(runs) if key.startswith("data.")), "data.seed"}
+    runs[EFFECTIVE] = runs.groupby(list(data), dropna=False)[EFFECTIVE].transform("max")
     return runs
 
 
 def _settings(runs: pd.DataFrame) -> list[str]:
-    """Return the swept keys that need a column of panels: those of the data, and of training."""
-    return [key for key in swept_keys(runs) if not key.startswith(("model.", "rank."))]
+    """Return the swept keys that need a column of panels: all but those of the axes, and of what is worked out."""
+    return [key for key in swept_keys(runs) if key not in (MODEL, RANK, WIDTH) and not key.startswith("rank.")]
 
 
 def _effective(part: pd.DataFrame) -> pd.Series[float]:
@@ -189,6 +190,8 @@ def _place(peak: Peak) -> str:
 def _falls(peak: Peak) -> str:
     low, high = peak.falls
     word = "a peak" if peak.there else "no peak"
+    if any(np.isnan(fall.low) for fall in peak.falls):
+        word = "not told from no peak"
     return f", {word}: {low} more than at the least and {high} more than at the largest"
 
 

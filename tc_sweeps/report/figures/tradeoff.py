@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import listed, load_finished, split, swept_keys
+from tc_sweeps.report.frame import load_finished, split
 from tc_sweeps.report.intervals import Interval, half_width, student_t, what_is_drawn
-from tc_sweeps.report.where import Where, spell_value
+from tc_sweeps.report.seeds import require_one_by_one
+from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
 
 CLAIM = (
@@ -171,9 +172,9 @@ def trades_of(runs: pd.DataFrame, sweep: str) -> list[Trade]:
             f"No run of the sweep '{sweep}' has held-out n-grams and labelled contexts: choose a world with both."
         )
     runs = _with_methods(runs)
-    _require_one_by_one(runs)
     trades = []
     for values, world in split(runs, [WORLD]):
+        require_one_by_one(world, [METHOD, STRENGTH, "seed"], KEYS)
         before = world[world[METHOD] == NONE].set_index("seed")
         before = before[(before[RECALL] > 0) & (before[WRONG] > 0)]
         for named, part in split(world[world[METHOD] != NONE], [METHOD]):
@@ -202,18 +203,6 @@ def trades_of(runs: pd.DataFrame, sweep: str) -> list[Trade]:
             "strength of one, as experiment=tradeoff does."
         )
     return trades
-
-
-def _require_one_by_one(runs: pd.DataFrame) -> None:
-    """Raise `ConfigError` where runs of one world differ in more than method, strength and seed."""
-    for _, world in runs.groupby(WORLD):
-        twice = world[world.duplicated([METHOD, STRENGTH, "seed"], keep=False)]
-        others = [key for key in swept_keys(world) if key not in KEYS] or swept_keys(twice)
-        if others:
-            raise ConfigError(
-                f"Runs of one world differ in {listed(others)}, not in method, strength and seed alone: choose one "
-                f"value of each, as in --where {others[0]}={spell_value(world[others[0]].iloc[0])}."
-            )
 
 
 def _with_methods(runs: pd.DataFrame) -> pd.DataFrame:
