@@ -32,6 +32,7 @@ from tc_sweeps.report.frame import (
     split,
     swept_keys,
     to_the_end,
+    together,
 )
 from tc_sweeps.report.intervals import what_is_drawn
 from tc_sweeps.report.metrics import unit
@@ -140,7 +141,7 @@ def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str], where: Where | No
             has_ceiling |= len(ceiling) > 0
         if by:
             handles.append(style.line(style.describe(values), colour, marker="" if x == "step" else marker))
-    axes.set(xlabel=labelled(x), ylabel=labelled(y))
+    axes.set(xlabel=labelled(x) + _goes_along(runs, x, by), ylabel=labelled(y))
     style.headline(figure, what_is_drawn(counts, "curve" if x == "step" else "point"), where)
     if has_ceiling:
         if not by:
@@ -153,6 +154,12 @@ def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str], where: Where | No
     if handles:
         style.legend_below(figure, handles)
     return figure
+
+
+def _goes_along(runs: pd.DataFrame, x: str, by: Sequence[str]) -> str:
+    """Return what is to be added to the name of an axis whose values other keys change with, as in a zip."""
+    keys = [key for group in together(runs, swept_keys(runs)) if x in group for key in group if key not in (x, *by)]
+    return f"\n(and {', '.join(keys)} with it)" if keys else ""
 
 
 PLACE, UNFIT = "place on the x axis", "has not fitted its data"

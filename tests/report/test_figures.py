@@ -357,6 +357,22 @@ def test_kinships_is_faint_where_a_share_is_undefined_in_some_seeds(outputs: Pat
     assert "(3 runs a curve)" in figure.get_suptitle()
 
 
+def test_kinships_says_which_runs_are_under_fitted(outputs: Path) -> None:
+    for fraction, accuracy in ((0.5, 0.8), (0.1, 1.0)):
+        for seed in (0, 1):
+            evaluations = {step: {"generalization/recall": 0.5, "hallucination/share": 0.5} for step in (10, 20)}
+            evaluations[20]["train/accuracy"] = accuracy if seed else 1.0
+            overrides = {"data.name": "kinships", "data.held_out_fraction": fraction, "seed": seed}
+            run = made.finished_run(outputs, "kinships", overrides, evaluations)
+            run.write_facts(made.random_facts({}) | {"corpus/fully_fitted_accuracy": 0.9}, None)
+    figure, said = kinships.draw(outputs / "kinships"), kinships.verdict(outputs / "kinships")
+    assert "trained on 50% (1 of 2 runs under-fitted): recall" in said
+    assert "trained on 90%: recall" in said
+    ends = [line.get_markerfacecolor() for line in figure.axes[2].lines if line.get_markersize() == 7]
+    assert [isinstance(colour, str) and colour == "white" for colour in ends] == [True, False]
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "under-fitted in a seed"
+
+
 def test_kinships_keeps_runs_that_have_reached_their_target(outputs: Path) -> None:
     for seed, steps in enumerate([(10, 20), (10, 20, 30)]):
         evaluations = {
@@ -565,6 +581,17 @@ def test_an_axis_that_is_left_gets_lines_of_its_own(
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == lines
     title = f"mean and 95 % Student t interval over seeds (2 runs a {'curve' if x == 'step' else 'point'})"
     assert figure.get_suptitle() == title + (f"\nruns with {spell_where(where)}" if where else "")
+
+
+def test_an_axis_names_the_keys_that_go_along_with_it(outputs: Path) -> None:
+    for width, rate in ((8, 0.02), (16, 0.01)):
+        for seed in (0, 1):
+            overrides = {"model.width": width, "training.learning_rate": rate, "seed": seed}
+            made.finished_random_run(outputs, "s", overrides, ratio=lambda _: 18)
+    along = figure_xy(outputs / "s", "model.width", "train/loss").axes[0].get_xlabel()
+    assert along == "model.width\n(and training.learning_rate with it)"
+    alone = figure_xy(product_sweep(outputs / "other", TWO), "model.width", "train/loss").axes[0].get_xlabel()
+    assert alone == "model.width"
 
 
 @pytest.mark.parametrize(

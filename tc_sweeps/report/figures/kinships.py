@@ -151,7 +151,7 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
 def _unfitted(runs: pd.DataFrame) -> int:
     """Return how many runs have not fully fitted their data at the last evaluation."""
     last = runs[runs["step"] == runs.groupby("run_id")["step"].transform("max")]
-    return int((~fully_fitted(last)).sum())
+    return int((last["train/accuracy"].notna() & ~fully_fitted(last)).sum())
 
 
 def _curves(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
