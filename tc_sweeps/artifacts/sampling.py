@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tc_sweeps.artifacts.contexts import TILE, Sizes, chunks
+from tc_sweeps.artifacts.contexts import TILE, Contexts, Sizes, chunks
 from tc_sweeps.artifacts.counter import Counter, Row, Values, in_float64
 from tc_sweeps.artifacts.intervals import interval
 from tc_sweeps.artifacts.labels import Labels
@@ -474,11 +474,12 @@ class SampledCounter(Counter):
     @cached_property
     def _judged_M(self) -> Tensor:
         """How many of the considered contexts are the judge's: half of them, but for chance where they are few."""
-        if self.contexts.total > _FEW:
-            return (self.contexts.total_M / 2).round().long()
-        judged_M = torch.zeros_like(self.contexts.total_M)
-        for block in self.contexts.blocks(1 << 16):
-            judged_M += (block.judged(self._judge_seed_M) & block.valid_MC).sum(1)
+        judged_M = (self.contexts.total_M / 2).round().long()
+        for member, places in enumerate(self._places):
+            if self.contexts.totals[member] <= _FEW:
+                blocks = Contexts([places], judged_M.device).blocks(1 << 16)
+                seed_1 = self._judge_seed_M[member, None]
+                judged_M[member] = torch.stack([block.judged(seed_1).sum() for block in blocks]).sum()
         return judged_M
 
     def _spread(self, strata: _Strata, sampled: _Tally) -> Values:
