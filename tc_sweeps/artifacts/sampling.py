@@ -287,7 +287,6 @@ class SampledCounter(Counter):
         known = [int(member.context_flag["considered"].sum()) for member in self._known]
         blanks = [total - listed for total, listed in zip(self.contexts.totals, known, strict=True)]
         self._is_complete_M1 = torch.tensor([blank <= sampling.contexts for blank in blanks], device=device)[:, None]
-        self._draws = max(blanks) > sampling.contexts  # whether any member's contexts are not all read
         self._pilot = max(sampling.contexts // _PILOT, 2 * self._strata_count) if self._strata_count > 1 else 0
         self._slots = min(max(blanks), sampling.contexts)
 
@@ -296,13 +295,19 @@ class SampledCounter(Counter):
         return [torch.isin(tokens, seen[:, place]) for place, tokens in enumerate(places)]
 
     def looked_at(self, model: CountedModel) -> Tensor:
-        """Return the considered contexts of a stack of one that are known or may be drawn, [C, n-1], on the CPU."""
+        """Return the considered contexts of a stack of one that are known or may be drawn, [C, n-1], on the CPU.
+
+        That is all of them also where a budget of time or an error that is small enough ends the drawing before.
+        """
         doubles = in_float64(model)
         strata, drawn_MH = self._plan(doubles)
-        slot_C = torch.arange(self._slots, device=drawn_MH.device)
-        context_1Cn, stratum_1C = strata.draw(drawn_MH, slot_C, self.seed_M, "sampled contexts")
+        slot_C = self._slot_list(self._slots)
         known_Kn, is_known_K = (value[0] for value in self._known_contexts)
-        return torch.cat([known_Kn[is_known_K], context_1Cn[0, stratum_1C[0] < self._strata_count]]).cpu()
+        looked_at = [known_Kn[is_known_K].cpu()]
+        for begin, end in self._pieces(doubles, len(slot_C)):
+            context_1Cn, stratum_1C = strata.draw(drawn_MH, slot_C[begin:end], self.seed_M, "sampled contexts")
+            looked_at.append(context_1Cn[0, stratum_1C[0] < self._strata_count].cpu())
+        return torch.cat(looked_at)
 
     # -------------------------------------------------------------------------------------------------- on the device
 
@@ -380,8 +385,6 @@ class SampledCounter(Counter):
         """
         strata = self._strata(model)
         blank_MH = strata.blank_MH
-        if not self._draws:
-            return strata, blank_MH
         size_MH = _shares(blank_MH.double())
         if self._strata_count == 1:
             drawn_MH = _allocated(size_MH, blank_MH, self._sampling.contexts)

@@ -150,6 +150,23 @@ def test_what_is_looked_at_is_known_or_drawn_once(
     assert drawn >= min(blank, 0.75 * budget), "but for a pilot and for rounding, all that may be drawn is"
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_looked_at_is_drawn_in_pieces_that_memory_holds(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = random_world(200, 100, 3, seed=0)
+    model = sharp_model([corpus], "attention", seed=0)
+    whole = sampled([corpus], method=method, contexts=5000).looked_at(model)
+    little = sampled([corpus], asked={"memory_mib": 1}, method=method, contexts=5000)
+    draw, slots = sampling_module._Strata.draw, []
+
+    def noted(strata: Any, drawn_MH: torch.Tensor, slot_C: torch.Tensor, *how: Any) -> Any:
+        slots.append(len(slot_C))
+        return draw(strata, drawn_MH, slot_C, *how)
+
+    monkeypatch.setattr(sampling_module._Strata, "draw", noted)
+    assert torch.equal(little.looked_at(model), whole)
+    assert max(slots) <= little._sizes(model).piece < 1000
+
+
 def test_every_blank_context_is_as_likely_as_another() -> None:
     corpus = random_world(20, 20, 3, seed=0)
     model = sharp_model([corpus], "attention", seed=0)
