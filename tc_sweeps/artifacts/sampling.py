@@ -380,8 +380,8 @@ class SampledCounter(Counter):
         importance evenly, which is many of the few contexts that end on a token after which the model is sure, so that
         no context weighs more than 2 or 4 times what it would without strata. The other half as Neyman (1934) has it,
         in proportion to a stratum's size and to the standard deviation in it of the number of artifacts of a context,
-        as a pilot sees it. The pilot's draws say nothing but this, so that given them all others are plain draws and
-        their intervals hold.
+        as a pilot sees it. The pilot's draws say nothing but this, so that given them the others are drawn as with
+        numbers that were fixed before; what these draws are worth, `_spread` tells.
         """
         strata = self._strata(model)
         blank_MH = strata.blank_MH
@@ -488,18 +488,26 @@ class SampledCounter(Counter):
     def _spread(self, strata: _Strata, sampled: _Tally) -> Values:
         """Return what the interval of the number of artifacts in blank contexts needs, [M] each; see `interval`.
 
-        The part of a stratum that was read leaves nothing to be estimated: the variance is less by that share, and an
-        artifact that was not met weighs w = -1 / log(1 - n / N), so that with none among n contexts of N there are at
-        most w log(40) with 95 % on two sides: (1 - n / N)^(w log 40) = 1/40.
+        A stratum of which n of N contexts were read has the variance N^2 S^2 / n, that of draws that may repeat, and 0
+        where all were read. One is drawn from each of n pieces, and where the contexts of a piece differ as much as all
+        do (an artifact at every other one) what was read says nothing of the rest: no share n / N may be taken off.
+        Of several strata S^2 has the divisor n - 1; one draw tells no variance, so that it is taken to be that of all
+        draws together. Of a single stratum it is n, as in the interval of Clopper and Pearson.
+
+        An artifact that was not met weighs w = -1 / log(1 - n / N), so that with none among n contexts of N there are
+        at most w log(40) with 95 % on two sides: (1 - n / N)^(w log 40) = 1/40.
         """
         drawn_MH, blank_MH = sampled["drawn"].double(), strata.blank_MH.double()
         some_MH = drawn_MH.clamp_min(1)
-        mean_MH = sampled["above"] / some_MH
-        variance_MH = (sampled["square"] / some_MH - mean_MH**2).clamp_min(0)
+        variance_MH = _variance(sampled["above"], sampled["square"], drawn_MH)
+        if self._strata_count > 1:
+            together = (_added(value)[:, None] for value in (sampled["above"], sampled["square"], drawn_MH))
+            unbiased_MH = variance_MH * drawn_MH / (drawn_MH - 1).clamp_min(1)
+            variance_MH = torch.where(drawn_MH > 1, unbiased_MH, _variance(*together))
         part_MH = drawn_MH / blank_MH.clamp_min(1)
         weight_MH = torch.where(drawn_MH > 0, -1 / torch.log1p(-part_MH), blank_MH)  # 0 where all were read
         weight_MH = torch.where(blank_MH > 0, weight_MH, 0.0)
-        variance_M = _added(blank_MH**2 * variance_MH / some_MH * (1 - part_MH))
+        variance_M = _added(torch.where(part_MH < 1, blank_MH**2 * variance_MH / some_MH, 0.0))
         return {
             "blank_estimate": _expanded(strata, sampled, sampled["above"]),
             "blank_variance": variance_M,
@@ -542,6 +550,12 @@ def _added(value_MH: Tensor) -> Tensor:
     for value_M in value_MH.unbind(1):
         total_M = total_M + value_M
     return total_M
+
+
+def _variance(sum_MH: Tensor, square_MH: Tensor, drawn_MH: Tensor) -> Tensor:
+    """Return the mean squared distance from the mean, [M, H], of numbers with this sum and sum of squares."""
+    some_MH = drawn_MH.clamp_min(1)
+    return (square_MH / some_MH - (sum_MH / some_MH) ** 2).clamp_min(0)
 
 
 def _expanded(strata: _Strata, sampled: _Tally, value_MH: Tensor) -> Tensor:

@@ -52,6 +52,15 @@ def few_artifacts(corpus: Corpus, wanted: int) -> tuple[ToyTransformer, float]:
     return model, threshold
 
 
+def every_other(corpus: Corpus) -> ToyTransformer:
+    """Return a model that is sure of token 0 after contexts that end on an even token, and of nothing after others."""
+    model = sharp_model([corpus], "attention", seed=0, sharpness=0.0)
+    with torch.no_grad():
+        model.get_parameter("embedding")[0, ::2, 0] = 5
+        model.get_parameter("unembedding")[0, 0, 0] = 5
+    return model
+
+
 # ------------------------------------------------------------------------------------------------------ room for all
 
 
@@ -273,6 +282,40 @@ def test_with_one_stratum_the_interval_is_that_of_clopper_and_pearson(draws: int
     low, high = interval(1e6 * share, 1e12 * share * (1 - share) / draws, 1e6 / draws, 1e6)
     assert low == pytest.approx(1e6 * beta.ppf(0.025, hits, draws - hits + 1) if hits else 0, rel=1e-9, abs=1e-3)
     assert high == pytest.approx(1e6 * beta.ppf(0.975, hits + 1, draws - hits) if hits < draws else 1e6, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["uniform", "stratified"])
+def test_intervals_hold_where_the_contexts_of_a_piece_differ_more_than_those_of_several(method: str) -> None:
+    """Every other context has an artifact, and one of each two is drawn: which ones were tells nothing of the rest."""
+    corpus = random_world(60, 60, 3, seed=0)
+    model = every_other(corpus)
+    [exact] = counter([corpus]).evaluate(model).rows
+    measured, held = sampled([corpus] * 50, method=method, contexts=1740), 0
+    for begin in range(0, 400, 50):
+        measured.seed_M = torch.arange(begin, begin + 50)
+        for row in measured.evaluate(copies(model, 50)).rows:
+            held += row["artifacts/count_low"] <= exact["artifacts/count"] <= row["artifacts/count_high"]
+    assert held >= 0.935 * 400
+
+
+def test_the_variance_of_strata_is_told_without_bias() -> None:
+    """One draw tells none, so that its stratum is taken to vary as all draws do; what is read whole does not vary."""
+    corpus = random_world(60, 60, 3, seed=0)
+    measured = sampled([corpus], method="importance", contexts=100)
+    strata = measured._strata(every_other(corpus))
+    whole = int(strata.blank_MH[0, 3])
+    values = [[0, 1, 1, 0, 2], [1, 0], [3], [1] * (whole - 1) + [0]]
+    tally = measured._tally(4, [0.5])
+    for stratum, of_draws in enumerate(values):
+        for name, power in (("drawn", 0), ("above", 1), ("square", 2)):
+            tally._sum[name][0, stratum] = sum(value**power for value in of_draws)
+    everything = torch.tensor([float(value) for of_draws in values for value in of_draws])
+    variances = [*(torch.tensor(of_draws).double().var() for of_draws in values[:2]), everything.var(correction=0), 0]
+    expected = sum(
+        blank**2 * variance / len(of_draws)
+        for blank, variance, of_draws in zip(strata.blank_MH[0].tolist(), variances, values, strict=True)
+    )
+    assert measured._spread(strata, tally)["blank_variance"].item() == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_nothing_is_left_in_doubt_where_all_was_read() -> None:
