@@ -38,6 +38,7 @@ from tc_sweeps.model import CountedModel
 __all__ = ["Certificate", "JointArtifacts", "JointCounter", "epsilon_of", "joint_artifacts"]
 
 _EPSILONS = 49  # of a survival curve
+_LOST = 1e-9  # of the probability: more than float64 loses by rounding
 _WORTHWHILE = 128  # prefixes at once; at V = 8,192 a search takes a quarter of what it takes with 16
 
 
@@ -45,19 +46,28 @@ _WORTHWHILE = 128  # prefixes at once; at V = 8,192 a search takes a quarter of 
 class Certificate:
     """Why a list of sentences is complete, on the CPU: level l are the prefixes of l tokens, the last are sentences.
 
-    Every prefix was looked at whose own prefix was kept, and those left out have at most epsilon, as all that begins
-    with them. Prefixes of one length sum to at most 1, so that fewer than 1/epsilon are kept of each.
+    What follows a prefix has its probability, all tokens together. So where at every level what was kept and what was
+    left out, the unsupported token with it, sum to what was kept at the level before, no prefix was lost that matters;
+    and those left out have at most epsilon, as all that begins with them. Prefixes of one length sum to at most 1, so
+    that fewer than 1/epsilon are kept of each.
     """
 
     epsilon_M: Tensor
     kept_ML: Tensor  # prefixes above epsilon
     mass_ML: Tensor  # the sum of their probabilities; 1 less that of the last level is what all other sentences have
+    left_out_ML: Tensor  # the sum of what was left out of each level, and of what the unsupported token has there
     left_out_M: Tensor  # the greatest probability of a prefix that was looked at and left out
 
     @property
+    def lost_M(self) -> Tensor:
+        """The most by which what was kept and left out of a level differs from what was kept of the one before."""
+        before_ML = F.pad(self.mass_ML[:, :-1], (1, 0), value=1.0)
+        return (self.mass_ML + self.left_out_ML - before_ML).abs().amax(1)
+
+    @property
     def complete_M(self) -> Tensor:
-        """Whether nothing above epsilon was left out; False where a model says NaN."""
-        return self.left_out_M <= self.epsilon_M
+        """Whether nothing above epsilon was left out or lost; False where a model says NaN."""
+        return (self.left_out_M <= self.epsilon_M) & (self.lost_M <= self.epsilon_M.clamp_max(_LOST))
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,19 +200,22 @@ class JointCounter(Counter):
         if read_M is not None:
             p_MP = p_MP * read_M[:, None]
         left_out_M = torch.zeros(M, dtype=torch.float64, device=device)
-        kept, mass = [], []
+        kept, mass, left_out = [], [], []
         for _ in range(self.order):
-            parts = []
+            parts, left_out_of_rows = [], []
             for first, beyond in chunks(-(-p_MP.shape[1] // TILE), tiles_at_once):
                 part = slice(first * TILE, beyond * TILE)
-                next_MCV = self._next(model, prefix_MPm[:, part])[..., :V]
-                joint_MCV = p_MP[:, part, None] * next_MCV
-                above_MCV = joint_MCV > epsilon_M11
-                left_out_M = torch.maximum(left_out_M, torch.where(above_MCV, 0.0, joint_MCV).amax((1, 2)))
+                next_MCU = self._next(model, prefix_MPm[:, part])
+                joint_MCU = p_MP[:, part, None] * next_MCU
+                above_MCV = joint_MCU[..., :V] > epsilon_M11
+                left_out_MCV = torch.where(above_MCV, 0.0, joint_MCU[..., :V])
+                left_out_M = torch.maximum(left_out_M, left_out_MCV.amax((1, 2)))
+                left_out_of_rows.append(left_out_MCV.sum(2) + joint_MCU[..., V:].sum(2))
                 member_K, row_K, token_K = torch.nonzero(above_MCV, as_tuple=True)
-                context_Km = prefix_MPm[member_K, row_K + first * TILE]
-                tokens_Km = torch.cat([context_Km, token_K[:, None]], dim=1)
-                parts.append((member_K, tokens_Km, joint_MCV[above_MCV], next_MCV[above_MCV]))
+                context_Km, p_K = _rows(prefix_MPm, p_MP, member_K, row_K + first * TILE)
+                last_K = next_MCU[member_K, row_K, token_K]
+                parts.append((member_K, torch.cat([context_Km, token_K[:, None]], dim=1), p_K * last_K, last_K))
+            left_out.append(sum_in_order(torch.cat(left_out_of_rows, dim=1)))
             member_K, tokens_Km, p_K, last_K = (torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
             order_K = torch.argsort(member_K, stable=True)  # the chunks of one member behind each other
             member_K, tokens_Km, p_K, last_K = (t[order_K] for t in (member_K, tokens_Km, p_K, last_K))
@@ -213,6 +226,7 @@ class JointCounter(Counter):
             epsilon_M=self._epsilon_M.cpu(),
             kept_ML=torch.stack(kept, dim=1).cpu(),
             mass_ML=torch.stack(mass, dim=1).cpu(),
+            left_out_ML=torch.stack(left_out, dim=1).cpu(),
             left_out_M=left_out_M.cpu(),
         )
         return _Found(member_K.cpu(), tokens_Km.cpu(), p_K.cpu(), last_K.cpu(), certificate)
@@ -360,10 +374,36 @@ def _share_of_first_tokens(corpus: Corpus, vocab_size: int) -> Tensor:
     return torch.bincount(corpus.sentences[:, 0], minlength=vocab_size).double() / len(corpus.sentences)
 
 
+def _said_by_data(corpus: Corpus, order: int) -> Tensor:
+    """Return the joint probability of each n-gram of D in a model that fits D perfectly, [G] in float64.
+
+    That is its share among the sentences where all go on to n tokens. Where some end before, those that go on stand for
+    them: after each prefix the model says of its next token what they say.
+
+    Example: of (0 1) nine times and (0 1 2) once, (0 1 2) has 1/10 * 10/10 * 10/1 = 1.
+    """
+    data = corpus.tensor(order)
+    p_G = data.count_G.double() / len(corpus.sentences)
+    for length in range(1, order):
+        begins, goes_on = corpus.tensor(length), corpus.tensor(length + 1)
+        prefix_Gn = data.ngrams_Gn[:, :length]
+        begin_G = begins.count_G[find_rows(prefix_Gn, begins.ngrams_Gn)].double()
+        p_G *= begin_G / goes_on.context_count_C[find_rows(prefix_Gn, goes_on.contexts_Cn)]
+    return p_G
+
+
 def _joined(of_members: Sequence[Tensor | None], length: int) -> Tensor:
     """Return the rows of all members, each behind the number of its member, [K, 1 + length]."""
     rows = [F.pad(table, (1, 0), value=member) for member, table in enumerate(of_members) if table is not None]
     return torch.cat([torch.empty(0, 1 + length, dtype=torch.int64), *rows])
+
+
+def _rows(prefix_MPm: Tensor, p_MP: Tensor, member_K: Tensor, row_K: Tensor) -> tuple[Tensor, Tensor]:
+    """Return some prefixes, [K, m], and their probabilities, [K].
+
+    Both by one index: with another's tokens comes another's probability, and the sum is not that of the certificate.
+    """
+    return prefix_MPm[member_K, row_K], p_MP[member_K, row_K]
 
 
 def _by_member(member_K: Tensor, tokens_Km: Tensor, p_K: Tensor, members: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tc_sweeps.artifacts import METRICS, Counter, JointArtifacts, JointCounter, joint_artifacts
+from tc_sweeps.artifacts import METRICS, Counter, JointArtifacts, JointCounter, joint, joint_artifacts
+from tc_sweeps.artifacts.contexts import chunks
 from tc_sweeps.artifacts.counter import in_float64
 from tc_sweeps.artifacts.listing import TILE
 from tc_sweeps.config import resolve
@@ -155,6 +156,32 @@ def test_the_probability_of_each_artifact_as_epsilon_leaves_it_and_what_is_less_
     for epsilon in everything.values():
         expected = {ngram for ngram, p in everything.items() if p > epsilon}
         assert found(joint_artifacts(model, corpus, epsilon=epsilon), 0).keys() == expected
+
+
+def all_chunks_but_the_last(total: int, size: int) -> list[tuple[int, int]]:
+    return [*chunks(total, size)][: -1 if total > 2 else None]
+
+
+def rows_of_the_first_chunk(
+    prefix_MPm: torch.Tensor, p_MP: torch.Tensor, member_K: torch.Tensor, row_K: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return prefix_MPm[member_K, row_K % TILE], p_MP[member_K, row_K % TILE]
+
+
+@pytest.mark.parametrize(("part", "wrong"), [("chunks", all_chunks_but_the_last), ("_rows", rows_of_the_first_chunk)])
+def test_a_search_that_drops_a_chunk_or_takes_wrong_prefixes_is_not_certified(
+    part: str, wrong: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpora = [random_world(12, size, 3, seed=size) for size in (40, 90)]
+    model = sharp_model(corpora, "everything", seed=3, sharpness=1.5, unsupported=True)
+    monkeypatch.setattr(JointCounter, "_prefixes_at_once", lambda *_: 1)
+    right = joint_artifacts(model, corpora, epsilon=1e-3).certificate
+    assert right.complete_M.all()
+    assert right.lost_M.max() < 1e-14
+    monkeypatch.setattr(joint, part, wrong)
+    found = joint_artifacts(model, corpora, epsilon=1e-3).certificate
+    assert not found.complete_M.any()
+    assert (found.left_out_M <= 1e-3).all(), "what was looked at does not show it"
 
 
 def test_nothing_is_certified_of_a_model_that_says_nan() -> None:
@@ -349,6 +376,7 @@ def test_a_member_of_a_stack_has_its_own_numbers_bit_for_bit(shape: str) -> None
             assert listed.tables[member].equals(own.tables[0])
             assert torch.equal(listed.certificate.mass_ML[member], own.certificate.mass_ML[0])
             assert torch.equal(listed.certificate.left_out_M[member], own.certificate.left_out_M[0])
+            assert torch.equal(listed.certificate.left_out_ML[member], own.certificate.left_out_ML[0])
 
 
 def test_members_whose_numbers_nobody_reads_are_not_searched() -> None:
