@@ -259,7 +259,7 @@ class JointCounter(Counter):
     def facts(self, member: int) -> Row:
         """Return what `Counter.facts` does, by joint probability, and the epsilon above which it is counted."""
         corpus, epsilon = self.corpora[member], self._epsilon[member]
-        reachable = int((corpus.tensor(self.order).count_G.double() / len(corpus.sentences) > epsilon).sum())
+        reachable = int((_said_by_data(corpus, self.order) > epsilon).sum())
         return super().facts(member) | {
             "corpus/ceiling_at_perfect_fit": self._most(epsilon) - reachable,
             "corpus/epsilon": epsilon,

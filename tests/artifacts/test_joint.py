@@ -396,6 +396,32 @@ def test_the_ceiling_at_perfect_fit_is_that_of_a_model_that_says_the_data() -> N
     assert tiny["corpus/ceiling_at_perfect_fit"] == 2**3 - 2, "there are no more sentences"
 
 
+def test_a_perfect_fit_says_of_what_goes_on_after_a_prefix_what_longer_sentences_say() -> None:
+    """After (0 1) nothing but 2 was ever learnt, however many sentences end there; so (0 1 2) has 1, and 4 fit."""
+    sentences = torch.tensor([[0, 1, 2]] + 9 * [[0, 1, -1]])
+    facts = counter([Corpus(vocab_size=3, sentences=sentences)], epsilon=0.2).facts(0)
+    assert facts["corpus/ceiling_at_perfect_fit"] == 4 - 1
+
+
+@given(seed=st.integers(0, 1000), lengths=st.lists(st.integers(1, 4), min_size=5, max_size=40))
+def test_what_a_perfect_fit_says_is_the_product_of_the_shares(seed: int, lengths: list[int]) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    sentences = torch.randint(3, (len(lengths), 4), generator=generator)
+    sentences[0] = 0
+    for sentence, length in zip(sentences[1:], lengths[1:], strict=True):
+        sentence[length:] = -1
+    rows = [tuple(token for token in row if token >= 0) for row in sentences.tolist()]
+    corpus = Corpus(vocab_size=3, sentences=sentences)
+    for order in (2, 3, 4):
+        said = joint._said_by_data(corpus, order).tolist()
+        for ngram, p in zip(corpus.tensor(order).ngrams_Gn.tolist(), said, strict=True):
+            expected = Fraction(1)
+            for length in range(1, order + 1):
+                begun = [row for row in rows if len(row) >= length and row[: length - 1] == tuple(ngram[: length - 1])]
+                expected *= Fraction(sum(row[:length] == tuple(ngram[:length]) for row in begun), len(begun))
+            assert p == pytest.approx(float(expected), rel=1e-12)
+
+
 # ------------------------------------------------------------------------------------------------------- bad questions
 
 
