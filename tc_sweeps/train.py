@@ -273,6 +273,9 @@ def make_counter(configs: Sequence[Config], corpora: Sequence[Corpus], device: t
         "sees_multisets": first.model.sees_multisets,
     }
     if first.artifacts.measure == "joint":
+        sentences = sum(_most_sentences(config, corpus) for config, corpus in zip(configs, corpora, strict=True))
+        if sentences * BYTES_PER_SENTENCE > first.artifacts.memory_mib << 20:  # though those of each run alone fit
+            raise MemoryError(f"artifacts.memory_mib={first.artifacts.memory_mib} does not hold their joint artifacts.")
         return JointCounter(corpora, epsilon=first.artifacts.epsilon, **settings)
     settings |= {
         "contexts": over["contexts"],
@@ -298,6 +301,11 @@ def ngrams_of(config: Config, corpus: Corpus) -> int:
     return math.prod(len(tokens) for tokens in corpus.places(**counted(config))) * corpus.vocab_size
 
 
+def _most_sentences(config: Config, corpus: Corpus) -> float:
+    """Return how many sentences can have more than epsilon, at most."""
+    return min(1 / epsilon_of(corpus, config.artifacts.epsilon), ngrams_of(config, corpus))
+
+
 def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
     """Return whether artifacts are counted or estimated; `auto` counts up to `artifacts.exact_ngrams`.
 
@@ -311,7 +319,7 @@ def engine_of(config: Config, corpus: Corpus) -> Literal["exact", "sampled"]:
         _check_spectra(config, corpus, ngrams)
     if artifacts.measure == "joint":
         epsilon = epsilon_of(corpus, artifacts.epsilon)
-        if (most := min(1 / epsilon, ngrams)) * BYTES_PER_SENTENCE > artifacts.memory_mib << 20:
+        if (most := _most_sentences(config, corpus)) * BYTES_PER_SENTENCE > artifacts.memory_mib << 20:
             raise ConfigError(
                 f"Up to {most:.1e} sentences can have more than artifacts.epsilon={epsilon:.1e}, which "
                 f"artifacts.memory_mib={artifacts.memory_mib} does not hold: raise one of them."

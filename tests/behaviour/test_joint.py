@@ -68,6 +68,16 @@ def test_runs_of_a_stack_are_as_alone_and_a_target_ends_them_early(launch: Launc
     assert min(ends) < 150, "one has reached its target before the end"
 
 
+def test_runs_whose_sentences_do_not_fit_together_go_on_as_smaller_stacks(launch: Launch) -> None:
+    """2,000 sentences of 200 bytes each fit into a MiB, 6,000 do not."""
+    few = ["data.vocab_size=60", "data.num_sentences=1000", "training.steps=2", "training.evaluations=1"]
+    asked = [*few, "artifacts.measure=joint", "artifacts.memory_mib=1", "model.width=8", "tracking=none"]
+    code, out, err = launch("run", "-m", "sweep=s", *asked, "seed=0,1,2")
+    assert code == 0
+    assert "out of memory; 3 runs go on as two stacks" in out + err
+    assert len(folders("s")) == 3
+
+
 def test_tables_figures_reports_and_lists_of_a_sweep(launch: Launch) -> None:
     assert launch("run", "-m", "sweep=s", *WORLD, *QUICK, "model.width=8,16", "seed=0,1")[0] == 0
     assert launch("table", "s")[0] == 0
