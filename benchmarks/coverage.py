@@ -176,11 +176,12 @@ def main() -> None:
             coverage = float(((low <= count) & (count <= high)).double().mean())
             squared = float((estimate - count).square().mean())
             of_uniform = of_uniform or squared
+            gain = f"{of_uniform / squared:.2f}" if squared else ""
             least = min(least, coverage)
             contexts, half_width = setting.vocab_size ** (setting.order - 1), float((high - low).mean()) / 2
             print(
                 f"| {setting.name} | {count:,} | {contexts:,} | {setting.contexts:,} | {name} | {coverage:.1%} | "
-                f"{half_width / count:.1%} | {squared**0.5 / count:.1%} | {of_uniform / squared:.2f} | "
+                f"{half_width / count:.1%} | {squared**0.5 / count:.1%} | {gain} | "
                 f"{milliseconds:.1f} |",
                 flush=True,
             )
