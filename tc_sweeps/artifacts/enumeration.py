@@ -160,6 +160,9 @@ class _Search:
         self._contexts = Contexts([corpus.places(order, contexts or corpus.contexts)], self._device)
         self._among = among
         self._sizes = self._contexts.sizes(self._model, memory_mib << 20)
+        # Taken once: between blocks small results would lie in what is left of large ones, and the heap would grow.
+        entries = self._sizes.piece * self._operand.rounded_MDU.shape[2]
+        self._room = torch.empty(entries, dtype=self._operand.rounded_MDU.dtype, device=self._device)
         self._known = _Known(corpus, order)
         frame = min(_ROWS, _RIGHT_TOKENS // max(1, self._known.most_right))
         self._batch = max(1, frame // most_tokens(threshold, model.vocab_size))  # contexts with a frame of artifacts
@@ -217,7 +220,9 @@ class _Search:
 
     def _log_most(self, hidden_1CD: Tensor) -> Tensor:
         """Return log-probabilities that none of the tokens of rows is above, [C] in float64."""
-        logits_1CU, margin = screened_logits(hidden_1CD, self._operand, -math.log(self.threshold))
+        C, U = hidden_1CD.shape[1], self._operand.rounded_MDU.shape[2]
+        room_1CU = self._room[: C * U].view(1, C, U)
+        logits_1CU, margin = screened_logits(hidden_1CD, self._operand, -math.log(self.threshold), out=room_1CU)
         below_CU = logits_1CU[0].sub_(logits_1CU[0].amax(-1, keepdim=True))  # in base 2
         log_top_C = below_CU[:, : self._model.vocab_size].amax(-1) * math.log(2)
         log_top_C = log_top_C - power_(below_CU).sum(-1).log()

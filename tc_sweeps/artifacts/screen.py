@@ -178,10 +178,12 @@ def margin_of(hidden_MCD: Tensor, operand: Operand, deepest: float) -> Margin:
     return Margin(odds_MC, torch.full_like(odds_MC, share))
 
 
-def screened_logits(hidden_MCD: Tensor, operand: Operand, deepest: float) -> tuple[Tensor, Margin]:
-    """Return logits in base 2, [M, C, U], and the margin of their rows."""
+def screened_logits(
+    hidden_MCD: Tensor, operand: Operand, deepest: float, *, out: Tensor | None = None
+) -> tuple[Tensor, Margin]:
+    """Return logits in base 2, [M, C, U], and the margin of their rows. `out`: memory for them, of that shape."""
     with true_float32():
-        logits_MCU = hidden_MCD.to(operand.rounded_MDU.dtype) @ operand.rounded_MDU
+        logits_MCU = torch.matmul(hidden_MCD.to(operand.rounded_MDU.dtype), operand.rounded_MDU, out=out)
     return logits_MCU, margin_of(hidden_MCD, operand, deepest)
 
 
