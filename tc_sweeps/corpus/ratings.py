@@ -22,7 +22,8 @@ def ratings_corpus(data: RatingsData) -> Corpus:
     standard normal numbers that `data.seed` decides, and likes the `likes` items that it rates highest; a smaller rank
     takes the first components of a larger one. A share `held_out_fraction` of the likes of each user is held out, the
     same number of all: every context is seen, in part, and a model is asked to fill in its row. The world is closed:
-    what a user does not like is wrong for it. More likes or a larger fraction leave what was chosen before.
+    what a user does not like is wrong for it. More likes leave those that there were; a larger fraction leaves what was
+    held out.
 
     Example (2 users, 3 items, 2 likes, half of them held out): of the likes (0 2), (0 4), (1 2), (1 3) user 0 may be
     trained with item 4 and user 1 with item 2, and the others be held out.

@@ -41,7 +41,7 @@ _PROBABILITIES = 2**22  # that are decoded together
 class LayerBounds:
     """No layer tensor of this shape has a greater rank than `upper`, the less of two ways to write it; see below."""
 
-    flattenings: dict[str, int]  # the greatest rank of each flattening: "1" is t_1 against the other places
+    flattenings: dict[str, int]  # no flattening has a greater rank: "1" is t_1 against the other places
     residual: int  # rank-one terms through the residual stream
     heads: int  # rank-one terms through the heads
 
