@@ -206,6 +206,7 @@ def test_a_bug_in_a_worker_is_no_want_of_memory(tmp_path: Path, monkeypatch: pyt
     assert [Job.of(run, tmp_path).folder.status["state"] for run in runs] == ["queued", "queued"]
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_fork_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with CUDA, and outside of Linux."""
     runs = [config(0), config(1), config(0, steps=20), config(1, steps=20)]
