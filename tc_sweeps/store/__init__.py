@@ -3,7 +3,7 @@
 from tc_sweeps.store.checkpoints import Checkpoints, Saved
 from tc_sweeps.store.folder import OUTPUTS, Job, RunFolder
 from tc_sweeps.store.identity import code_version, run_id
-from tc_sweeps.store.lease import Worker, is_alive, standing, was_held_by
+from tc_sweeps.store.lease import Worker, forget_dead, is_alive, standing, was_held_by
 from tc_sweeps.store.sweep_folder import SweepFolder
 from tc_sweeps.store.tracking import Mirror, drain, open_mirror
 
@@ -18,6 +18,7 @@ __all__ = [
     "Worker",
     "code_version",
     "drain",
+    "forget_dead",
     "is_alive",
     "open_mirror",
     "run_id",

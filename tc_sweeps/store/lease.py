@@ -14,14 +14,14 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tc_sweeps.store.files import locked
 from tc_sweeps.store.folder import RunFolder, is_pruned
 
-__all__ = ["Worker", "is_alive", "standing", "was_held_by"]
+__all__ = ["Worker", "forget_dead", "is_alive", "standing", "was_held_by"]
 
 HEARTBEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 60.0
@@ -124,6 +124,14 @@ class Worker:
 def is_alive(folder: RunFolder) -> bool:
     """Whether a worker that lives holds the run."""
     return _is_held(_lease(folder), folder.path.parent / ".workers")
+
+
+def forget_dead(folders: Iterable[RunFolder]) -> None:
+    """Remove the leases of those runs that are done and whose worker was killed before it could give them back."""
+    for folder in folders:
+        lease = _lease(folder)
+        if lease.exists() and folder.done and not is_alive(folder):
+            lease.unlink(missing_ok=True)
 
 
 def was_held_by(folder: RunFolder, pids: Collection[int]) -> bool:

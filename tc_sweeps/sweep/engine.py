@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from tc_sweeps.config import Config, ConfigError, RunFailed
-from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain, was_held_by
+from tc_sweeps.store import OUTPUTS, Checkpoints, Job, RunFolder, SweepFolder, Worker, drain, forget_dead, was_held_by
 from tc_sweeps.sweep.packing import Packed, Stack, capacity, pack
 from tc_sweeps.sweep.screen import Display, Screen, Sender, listen
 
@@ -225,6 +225,7 @@ class LocalSweep:
         """Train until every run is finished or failed, by this launch or another."""
         for attempt in range(ATTEMPTS):
             missing = [job for job in jobs if not job.folder.done]
+            forget_dead(job.folder for job in jobs)
             if attempt == 0 and len(jobs) > 1:
                 log.info("%s: %d runs, %d to train", self.path, len(jobs), len(missing))
             elif attempt == 0 and not missing:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tc_sweeps.store import RunFolder, Worker, is_alive, lease
+from tc_sweeps.store import RunFolder, Worker, forget_dead, is_alive, lease
 
 
 def always(_: RunFolder) -> bool:
@@ -131,6 +131,15 @@ def test_a_worker_that_lost_its_lease_knows_and_leaves_it_alone(folders: list[Ru
         assert not slow.holds(folders[0])
         slow.release(folders[0])
         assert is_alive(folders[0])
+
+
+def test_of_a_run_that_is_done_a_dead_workers_lease_is_forgotten(folders: list[RunFolder]) -> None:
+    done, held, begun = folders
+    for folder, owner in ((done, {"pid": dead_pid()}), (held, {}), (begun, {"pid": dead_pid()})):
+        leave_lease(folder, **owner)
+        folder.set_state("running" if folder is begun else "failed", reason="x")
+    forget_dead(folders)
+    assert [(folder.path / ".lease").exists() for folder in folders] == [False, True, True]
 
 
 def test_one_of_a_crew_keeps_watch(folders: list[RunFolder]) -> None:
