@@ -21,7 +21,6 @@ from tc_sweeps.report.frame import (
     differ,
     facts,
     find_sweep,
-    fully_fitted,
     hint,
     left_out,
     listed,
@@ -33,6 +32,7 @@ from tc_sweeps.report.frame import (
     swept_keys,
     to_the_end,
     together,
+    under_fitted,
 )
 from tc_sweeps.report.intervals import what_is_drawn
 from tc_sweeps.report.metrics import unit
@@ -114,8 +114,7 @@ def _figure(runs: pd.DataFrame, x: str, y: str, by: list[str], where: Where | No
     figure = style.new_figure(6.4, 4.4)
     axes = figure.subplots()
     per_ngram = runs["artifacts/ceiling"].astype(float) / runs["corpus/train_ngrams"].astype(float)
-    unfit = runs["train/accuracy"].notna() & ~fully_fitted(runs)
-    runs = runs.assign(**{PLACE: _places(axes, runs, x), CEILING_PER_NGRAM: per_ngram, UNFIT: unfit})
+    runs = runs.assign(**{PLACE: _places(axes, runs, x), CEILING_PER_NGRAM: per_ngram, UNFIT: under_fitted(runs)})
     groups = split(runs, by)
     ordered = len(by) == 1 and pd.api.types.is_numeric_dtype(runs[by[0]]) and len(groups) > 2
     colours = style.shades(len(groups)) if ordered else style.COLOURS if by else [style.metric_colour(y)]

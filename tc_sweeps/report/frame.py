@@ -410,6 +410,11 @@ def _follows(frame: pd.DataFrame, key: str) -> bool:
 # ----------------------------------------------------------------------------------------------------------- statistics
 
 
+def under_fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Return whether train/accuracy is known and does not reach what a full fit does, row by row."""
+    return frame["train/accuracy"].notna() & ~fully_fitted(frame)
+
+
 def fully_fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     """Return whether train/accuracy reaches `corpus/fully_fitted_accuracy`, row by row; false where undefined."""
     # Accuracy is a quotient of whole numbers, perhaps kept in float32: an equal one must not fall short by rounding.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import fully_fitted, load_curves, load_finished, over_seeds, split, swept_keys, to_the_end
+from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys, to_the_end, under_fitted
 from tc_sweeps.report.intervals import Interval, judge, student_t, sum_up, what_is_drawn
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -151,7 +151,7 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
 def _unfitted(runs: pd.DataFrame) -> int:
     """Return how many runs have not fully fitted their data at the last evaluation."""
     last = runs[runs["step"] == runs.groupby("run_id")["step"].transform("max")]
-    return int((last["train/accuracy"].notna() & ~fully_fitted(last)).sum())
+    return int(under_fitted(last).sum())
 
 
 def _curves(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
