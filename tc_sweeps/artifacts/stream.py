@@ -91,11 +91,10 @@ def stream(
     spots = watched.spots()
     for block in contexts.blocks(watched.sizes.block):
         pieces = [(piece, next(spots)) for piece in watched.sizes.pieces(len(block.number_C))]
-        # Read first in float64, hidden states are those that would decide, however far others are from them.
-        is_final = screened_in == torch.float64
-        hidden_MCD = (
-            model.last_hidden(contexts.decode(block.number_C.expand(M, -1))) if is_final else block.hidden(model)
-        )
+        if screened_in == torch.float64:  # by the hidden states that would decide, however far others are from them
+            hidden_MCD = model.last_hidden(contexts.decode(block.number_C.expand(M, -1)))
+        else:
+            hidden_MCD = block.hidden(model)
         read = screen.read(hidden_MCD, pieces, observed)
         doubt_MC = block.valid_MC & ~read.sure_MC & decided_M[:, None]
         counted_MC = block.valid_MC & read.sure_MC
