@@ -410,6 +410,11 @@ def _follows(frame: pd.DataFrame, key: str) -> bool:
 # ----------------------------------------------------------------------------------------------------------- statistics
 
 
+def last_evaluations(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the last row of each run in `load_curves`."""
+    return curves[curves["step"] == curves.groupby("run_id")["step"].transform("max")]
+
+
 def under_fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     """Return whether train/accuracy is known and does not reach what a full fit does, row by row."""
     return frame["train/accuracy"].notna() & ~fully_fitted(frame)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import fully_fitted, listed, over_seeds, runs_text, split, swept_keys
+from tc_sweeps.report.frame import fully_fitted, last_evaluations, listed, over_seeds, runs_text, split, swept_keys
 from tc_sweeps.report.seeds import least_squares
 from tc_sweeps.report.where import in_order, matching, spell_value
 
@@ -93,7 +93,7 @@ def ways(evaluations: pd.DataFrame) -> list[Way]:
     all these levels do. Over time, in the runs with the most steps, each at its learning rate, all evaluations of a
     seed from the first that is fully fitted.
     """
-    last = evaluations[evaluations["step"] == evaluations.groupby("run_id")["step"].transform("max")]
+    last = last_evaluations(evaluations)
     found = []
     for world, runs in _worlds(last):
         longest = _alone(runs, [_STEPS, _RATE])
@@ -146,7 +146,7 @@ def matched_ways(evaluations: pd.DataFrame, excess: float, columns: Sequence[str
     Between the first evaluation at or below `excess` and the one before, the columns are interpolated in the logarithm
     of the loss. Levels and seeds count as in `ways`, with runs that have come so far as those that fit.
     """
-    last = evaluations[evaluations["step"] == evaluations.groupby("run_id")["step"].transform("max")]
+    last = last_evaluations(evaluations)
     reached = {run_id: _at_excess(rows, excess, columns) for run_id, rows in evaluations.groupby("run_id")}
     values = pd.DataFrame.from_dict(reached, orient="index", columns=list(columns))
     last = last.drop(columns=list(columns)).merge(values, left_on="run_id", right_index=True)

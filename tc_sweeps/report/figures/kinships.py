@@ -12,7 +12,16 @@ from matplotlib.figure import Figure
 
 from tc_sweeps.config import ConfigError
 from tc_sweeps.report import style
-from tc_sweeps.report.frame import load_curves, load_finished, over_seeds, split, swept_keys, to_the_end, under_fitted
+from tc_sweeps.report.frame import (
+    last_evaluations,
+    load_curves,
+    load_finished,
+    over_seeds,
+    split,
+    swept_keys,
+    to_the_end,
+    under_fitted,
+)
 from tc_sweeps.report.intervals import Interval, judge, student_t, sum_up, what_is_drawn
 from tc_sweeps.report.where import Where
 from tc_sweeps.store.sweep_folder import SweepFolder
@@ -64,7 +73,7 @@ def draw(sweep: Path | SweepFolder, where: Where | None = None) -> Figure:
             whole = ~(style.fewer(x) | style.fewer(y))
             path: Any = {"color": colour, "linestyle": linestyle, "marker": ".", "markersize": 3}
             style.draw_curve(right, x["mean"], y["mean"], whole, **path)
-            hollow = _unfitted(runs) > 0
+            hollow = bool(under_fitted(last_evaluations(runs)).any())
             unfit |= hollow
             right.plot(
                 x["mean"].iloc[-1:],
@@ -122,14 +131,14 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
     sentences, both, together = [], [], []
     for values, part in split(curves, [FRACTION, *others]):
         fraction = values.pop(FRACTION)
-        last = part[part["step"] == part.groupby("run_id")["step"].transform("max")]
+        last = last_evaluations(part)
         at_end = {metric: student_t(last[metric]) for metric in (RECALL, SHARE)}
         growth = _mean_correlation([_correlation(run, wrong) for _, run in part.groupby("run_id")])
         name = ", ".join(filter(None, [f"trained on {fraction:.0%}", style.describe(values)]))
-        unfitted = _unfitted(part)
-        under_fitted = f" ({unfitted} of {len(last)} runs under-fitted)" if unfitted else ""
+        unfit = int(under_fitted(last).sum())
+        of_runs = f" ({unfit} of {len(last)} runs under-fitted)" if unfit else ""
         sentences.append(
-            f"{name}{under_fitted}: recall {_told(at_end[RECALL])}, hallucination share {_told(at_end[SHARE])}, "
+            f"{name}{of_runs}: recall {_told(at_end[RECALL])}, hallucination share {_told(at_end[SHARE])}, "
             f"correlation of recall with {WRONG[wrong]} over training {_told(growth)}."
         )
         both.append(judge([at_end[RECALL], at_end[SHARE]]))
@@ -146,12 +155,6 @@ def verdict(sweep: Path | SweepFolder, where: Where | None = None) -> str:
             end,
         ]
     )
-
-
-def _unfitted(runs: pd.DataFrame) -> int:
-    """Return how many runs have not fully fitted their data at the last evaluation."""
-    last = runs[runs["step"] == runs.groupby("run_id")["step"].transform("max")]
-    return int(under_fitted(last).sum())
 
 
 def _curves(sweep: Path | SweepFolder, where: Where | None) -> pd.DataFrame:
